@@ -1,0 +1,91 @@
+import type { ErrorData } from "./errors.ts";
+import type { TokenEvent, TokenRequest } from "./tokens.ts";
+
+/** Which arithmetic the engine uses: own CPU kernels, or stock MLX operations of any device. */
+export type KernelMode = "native" | "stock";
+
+export interface LoadOptions {
+  readonly modelPath: string;
+  readonly kernels: KernelMode;
+  /** Threads of the CPU kernels; 0: all physical cores. */
+  readonly threads: number;
+  /** Tokens of prompt and answer together; 0: what the model allows. */
+  readonly contextWindow: number;
+  /** Bytes that keys and values may use; 0: a share of the free memory. */
+  readonly cacheBytes: number;
+  readonly maxRunning: number;
+  /** Wall-clock target of one prefill chunk. */
+  readonly prefillTargetMs: number;
+  /** The file behind the step counter: see HEARTBEAT. */
+  readonly heartbeatPath: string;
+}
+
+export interface LoadedInfo {
+  readonly contextWindow: number;
+  readonly vocabSize: number;
+  readonly kernels: KernelMode;
+  readonly device: string;
+  readonly weightBytes: number;
+  readonly cacheBytes: number;
+  readonly blockTokens: number;
+  /** Of config.json and generation_config.json. */
+  readonly eosIds: readonly number[];
+}
+
+export interface EngineStats {
+  readonly waiting: number;
+  readonly running: number;
+  readonly steps: number;
+  readonly promptTokens: number;
+  readonly cachedTokens: number;
+  readonly generatedTokens: number;
+  readonly freeBlocks: number;
+  readonly totalBlocks: number;
+  readonly treeBlocks: number;
+  readonly preemptions: number;
+  readonly liveArrays: number;
+  readonly activeBytes: number;
+  readonly peakBytes: number;
+}
+
+/** Front to engine. The first message is always "load". */
+export type ToDevice =
+  | { readonly kind: "load"; readonly options: LoadOptions }
+  | { readonly kind: "generate"; readonly request: TokenRequest }
+  | { readonly kind: "cancel"; readonly id: string }
+  | { readonly kind: "stats" }
+  | { readonly kind: "shutdown" };
+
+/** One request's share of a step. */
+export interface StepEvent {
+  readonly id: string;
+  readonly events: readonly TokenEvent[];
+}
+
+/** Engine to front. One "step" message per engine step, not one per token. */
+export type FromDevice =
+  | { readonly kind: "loaded"; readonly info: LoadedInfo }
+  | { readonly kind: "loadFailed"; readonly error: ErrorData }
+  | { readonly kind: "step"; readonly events: readonly StepEvent[] }
+  /** The request ended with an error; others go on. */
+  | { readonly kind: "failed"; readonly id: string; readonly error: ErrorData }
+  /** The request was cancelled and holds nothing any more. */
+  | { readonly kind: "cancelled"; readonly id: string }
+  | { readonly kind: "stats"; readonly stats: EngineStats };
+
+/**
+ * The shared heartbeat file: a Uint32Array of these slots, mapped by both processes. The engine writes; the front reads
+ * it without asking, so a stopped engine is seen.
+ */
+export const HEARTBEAT = {
+  bytes: 64,
+  /** Grows with every step and every load stage. */
+  stepSlot: 0,
+  /** 1 while requests are queued or running, or a model loads. */
+  busySlot: 1,
+  /** Ids of the requests in the step that runs now are told by the front's own books; this is their number. */
+  batchSlot: 2,
+} as const;
+
+/** argv[2] of the engine process. */
+export const ENGINE_SUBCOMMAND = "__engine";
