@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { readFileSync, readSync } from "node:fs";
 import { basename, join } from "node:path";
 import { ids, type ModelConfig, normalizeConfig, unique } from "./config.ts";
 import { Fields, type JsonObject, loadError, parseJsonObject } from "./fields.ts";
@@ -72,4 +72,16 @@ export function isErrno(error: unknown, code: string): boolean {
 
 export function reasonOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
+}
+
+/** Bytes [offset, offset + length) of an open file, or fewer where it ends. */
+export function readAt(fd: number, offset: number, length: number): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(length);
+  let done = 0;
+  while (done < length) {
+    const count = readSync(fd, bytes, done, length - done, offset + done);
+    if (count === 0) break;
+    done += count;
+  }
+  return bytes.subarray(0, done);
 }

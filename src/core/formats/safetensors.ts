@@ -1,8 +1,8 @@
-import { closeSync, fstatSync, openSync, readdirSync, readSync, statSync } from "node:fs";
+import { closeSync, fstatSync, openSync, readdirSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
 import { OmlxError } from "#core/contract";
 import { isObject, loadError, parseJsonObject } from "./fields.ts";
-import { isErrno, readJsonFile, reasonOf } from "./folder.ts";
+import { isErrno, readAt, readJsonFile, reasonOf } from "./folder.ts";
 
 /** Element types by MLX's names; the float8 kinds have no arithmetic of their own. */
 export type TensorDtype =
@@ -182,8 +182,8 @@ export function readSafetensorsHeader(path: string): SafetensorsHeader {
   try {
     fd = openSync(path, "r");
     const { size } = fstatSync(fd);
-    const length = safetensorsHeaderBytes(readStart(fd, Math.min(8, size)), size, path);
-    return parseSafetensorsHeader(readStart(fd, 8 + length), size, path);
+    const length = safetensorsHeaderBytes(readAt(fd, 0, Math.min(8, size)), size, path);
+    return parseSafetensorsHeader(readAt(fd, 0, 8 + length), size, path);
   } catch (error) {
     if (error instanceof OmlxError) throw error;
     throw loadError(`Cannot read ${basename(path)}: ${reasonOf(error)}`, error);
@@ -192,16 +192,54 @@ export function readSafetensorsHeader(path: string): SafetensorsHeader {
   }
 }
 
-/** The first `length` bytes, or fewer if the file is shorter. */
-function readStart(fd: number, length: number): Uint8Array {
-  const bytes = new Uint8Array(length);
-  let done = 0;
-  while (done < length) {
-    const count = readSync(fd, bytes, done, length - done, done);
-    if (count === 0) break;
-    done += count;
+/** A tensor to be written. */
+export interface NewTensor {
+  readonly name: string;
+  /** The format's own name ("F32"). */
+  readonly dtype: string;
+  readonly shape: readonly number[];
+  readonly byteLength: number;
+}
+
+/** Where the parts of a new safetensors file go. */
+export interface SafetensorsLayout {
+  /** The file's first bytes: length and header, a multiple of 64. */
+  readonly start: Uint8Array;
+  /** From the start of the file, by tensor name. */
+  readonly byteOffsets: ReadonlyMap<string, number>;
+  readonly fileBytes: number;
+}
+
+const ALIGNMENT = 64;
+
+/**
+ * Lays out a safetensors file without gaps, as the format asks. Tensors whose size is a multiple of 64 bytes come first,
+ * so that each of them is aligned to 64 bytes in a mapped file.
+ */
+export function layoutSafetensors(
+  tensors: readonly NewTensor[],
+  metadata: Readonly<Record<string, string>>,
+): SafetensorsLayout {
+  const isWhole = (t: NewTensor) => t.byteLength % ALIGNMENT === 0;
+  const ordered = [...tensors.filter(isWhole), ...tensors.filter((t) => !isWhole(t))];
+  const header: Record<string, unknown> = { __metadata__: metadata };
+  const begins: [name: string, begin: number][] = [];
+  let end = 0;
+  for (const { name, dtype, shape, byteLength } of ordered) {
+    begins.push([name, end]);
+    header[name] = { dtype, shape, data_offsets: [end, end + byteLength] };
+    end += byteLength;
   }
-  return bytes.subarray(0, done);
+  const text = new TextEncoder().encode(JSON.stringify(header));
+  const dataStart = Math.ceil((8 + text.length) / ALIGNMENT) * ALIGNMENT;
+  const start = new Uint8Array(dataStart).fill(0x20); // the header may end in blanks
+  new DataView(start.buffer).setBigUint64(0, BigInt(dataStart - 8), true);
+  start.set(text, 8);
+  return {
+    start,
+    byteOffsets: new Map(begins.map(([name, begin]) => [name, dataStart + begin])),
+    fileBytes: dataStart + end,
+  };
 }
 
 /** One weight file of a model folder. */
