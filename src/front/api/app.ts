@@ -1,0 +1,80 @@
+import { Elysia } from "elysia";
+import { authenticate, needsKey } from "./auth.ts";
+import type { AppDeps } from "./deps.ts";
+import { errorResponse, HttpError, quote } from "./error-handler.ts";
+import { healthRoutes } from "./health.ts";
+import { chatRoutes } from "./openai/chat.ts";
+import { modelRoutes } from "./openai/models.ts";
+
+/** The whole HTTP surface; the one place that joins routes, keys and errors. */
+export function createApp(deps: AppDeps) {
+  const app = new Elysia({ name: "omlx" })
+    .onRequest(({ request }) => {
+      try {
+        admit(request, deps.apiKey);
+      } catch (error) {
+        return errorResponse(error);
+      }
+      return undefined;
+    })
+    .onError({ as: "global" }, ({ code, error, request }) =>
+      code === "NOT_FOUND" ? noRoute(request, app.routes) : errorResponse(error),
+    )
+    .use(healthRoutes(deps))
+    .use(modelRoutes(deps))
+    .use(chatRoutes(deps));
+  return app;
+}
+
+const pathOf = (request: Request): string => new URL(request.url).pathname;
+
+/** @throws {Error} if the request may not enter */
+function admit(request: Request, apiKey: string): void {
+  if (apiKey !== "" && needsKey(request.method, pathOf(request))) {
+    authenticate(request.headers, apiKey);
+  }
+  refuseForeignForms(request);
+}
+
+/** A page of another site may post forms and plain text anywhere without asking; nothing of ours needs that. */
+function refuseForeignForms({ method, headers }: Request): void {
+  const origin = headers.get("origin");
+  if (origin === null || method !== "POST") return;
+  if ((headers.get("content-type") ?? "").includes("json")) return;
+  if (URL.parse(origin)?.host === headers.get("host")) return;
+  throw new HttpError(403, "Requests of another site must send JSON as application/json");
+}
+
+interface Route {
+  readonly method: string;
+  readonly path: string;
+}
+
+/** 405 if the path has other methods, else 404; OPTIONS is answered for every known path. */
+function noRoute(request: Request, routes: readonly Route[]): Response {
+  const path = pathOf(request);
+  const allowed = methodsOf(path, routes);
+  if (allowed.length > 0) {
+    const headers = { allow: allowed.join(", ") };
+    if (request.method === "OPTIONS") return new Response(null, { status: 204, headers });
+    return errorResponse(
+      new HttpError(405, `${path} takes ${allowed.join(", ")} only`, "method_not_allowed", headers),
+    );
+  }
+  const hint = methodsOf(`/v1${path}`, routes).length > 0 ? `; did you mean "/v1${path}"?` : "";
+  const message = `No such route: ${request.method.slice(0, 20)} ${quote(path)}${hint}`;
+  return errorResponse(new HttpError(404, message, "route_not_found"));
+}
+
+function methodsOf(path: string, routes: readonly Route[]): string[] {
+  const methods = new Set<string>();
+  for (const route of routes) {
+    const isMatch = route.path.endsWith("/*")
+      ? path.startsWith(route.path.slice(0, -1)) && path.length >= route.path.length
+      : path === route.path || path === `${route.path}/`;
+    if (!isMatch) continue;
+    methods.add(route.method);
+    if (route.method === "GET") methods.add("HEAD");
+  }
+  return methods.size > 0 ? [...methods, "OPTIONS"] : [];
+}

@@ -1,0 +1,15 @@
+/** One request's end: the client left, the body's reader gave up, or the server shuts down. */
+export interface Ending {
+  readonly signal: AbortSignal;
+  /** Ends the work of this request. */
+  abort(): void;
+}
+
+/** Joins every reason to stop working on `request` in one signal. */
+export function endingOf(request: Request, shutdown: AbortSignal): Ending {
+  const own = new AbortController();
+  return {
+    signal: AbortSignal.any([request.signal, shutdown, own.signal]),
+    abort: () => own.abort(),
+  };
+}

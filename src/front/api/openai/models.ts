@@ -1,0 +1,46 @@
+import { Elysia } from "elysia";
+import { type ModelEntry, OmlxError } from "#core/contract";
+import type { AppDeps } from "../deps.ts";
+import { quote } from "../error-handler.ts";
+
+/** OpenAI's model object, plus what a client needs to plan its prompts. */
+const encodeModel = (entry: ModelEntry) => ({
+  id: entry.id,
+  object: "model" as const,
+  created: Math.floor(entry.created),
+  owned_by: "omlx",
+  max_model_len: entry.contextWindow > 0 ? entry.contextWindow : null,
+  ...(entry.problem === undefined ? {} : { problem: entry.problem }),
+});
+
+/** GET /v1/models and /v1/models/{id}; an id may hold slashes, escaped or not. */
+export function modelRoutes({ pool }: Pick<AppDeps, "pool">) {
+  const list = () => Response.json({ object: "list", data: pool.list().map(encodeModel) });
+  const one = ({ params }: { params: { "*": string } }) => {
+    const id = decodeId(params["*"]);
+    const entry = id === undefined ? undefined : pool.find(id);
+    if (!entry) throw unknownModel(id ?? params["*"], pool.list());
+    return Response.json(encodeModel(entry));
+  };
+  return new Elysia({ name: "models" })
+    .get("/v1/models", list)
+    .get("/v1/models/*", one)
+    .get("/models", list);
+}
+
+function decodeId(text: string): string | undefined {
+  try {
+    return decodeURIComponent(text).replace(/\/$/, "");
+  } catch {
+    return undefined;
+  }
+}
+
+function unknownModel(id: string, entries: readonly ModelEntry[]): OmlxError {
+  const names = entries.map((entry) => entry.id).join(", ") || "(none)";
+  return new OmlxError({
+    code: "model_not_found",
+    message: `Model ${quote(id)} not found. Available models: ${names}`,
+    param: "model",
+  });
+}

@@ -1,0 +1,98 @@
+import { z } from "zod";
+
+const anything = z.unknown().optional();
+const integer = (min: number) =>
+  z.number().refine(Number.isInteger, "expected an integer").min(min);
+const within = (min: number, max: number) => z.number().min(min).max(max);
+
+const MAX_STOPS = 64;
+const MAX_STOP_CHARS = 4096;
+const stopString = z.string().max(MAX_STOP_CHARS);
+
+const toolCall = z.looseObject({
+  id: z.string().nullish(),
+  type: z.string().nullish(),
+  function: z.looseObject({ name: z.string(), arguments: anything }).nullish(),
+  custom: z.looseObject({ name: z.string(), input: anything }).nullish(),
+});
+
+const part = z.looseObject({ type: z.string() });
+export type WirePart = z.output<typeof part>;
+
+const message = z.looseObject({
+  role: z.enum(["system", "developer", "user", "assistant", "tool", "function"]),
+  content: z.union([z.string(), z.array(part)]).nullish(),
+  name: z.string().nullish(),
+  reasoning_content: z.string().nullish(),
+  reasoning: z.string().nullish(),
+  refusal: z.string().nullish(),
+  tool_calls: z.array(toolCall).nullish(),
+  tool_call_id: z.string().nullish(),
+  function_call: z.looseObject({ name: z.string(), arguments: anything }).nullish(),
+});
+export type WireMessage = z.output<typeof message>;
+
+/** Fields that change nothing about the answer: taken without a word. */
+const accepted = {
+  user: anything,
+  metadata: anything,
+  store: anything,
+  safety_identifier: anything,
+  prompt_cache_key: anything,
+  prompt_cache_retention: anything,
+  prediction: anything,
+  parallel_tool_calls: anything, // no tool is called yet
+};
+
+/** Fields that would change the answer and are not served: refused unless neutral (see chat-codec.ts). */
+const unserved = {
+  n: integer(1).nullish(),
+  tools: anything,
+  tool_choice: anything,
+  functions: anything,
+  function_call: anything,
+  response_format: anything,
+  structured_outputs: anything,
+  guided_json: anything,
+  guided_regex: anything,
+  guided_choice: anything,
+  guided_grammar: anything,
+  logprobs: anything,
+  top_logprobs: anything,
+  modalities: anything,
+  audio: anything,
+  web_search_options: anything,
+};
+
+/** POST /v1/chat/completions, as far as it is known here; other fields pass and are named in a warning. */
+export const chatBody = z.looseObject({
+  model: z.string().nullish(),
+  messages: z.array(message).min(1),
+  stream: z.boolean().nullish(),
+  stream_options: z.looseObject({ include_usage: z.boolean().nullish() }).nullish(),
+  max_tokens: integer(1).nullish(),
+  max_completion_tokens: integer(1).nullish(),
+  min_tokens: integer(0).nullish(),
+  ignore_eos: z.boolean().nullish(),
+  stop: z.union([stopString, z.array(stopString).max(MAX_STOPS)]).nullish(),
+  temperature: within(0, 2).nullish(),
+  top_p: within(0, 1).nullish(),
+  top_k: integer(-1).nullish(),
+  min_p: within(0, 1).nullish(),
+  repetition_penalty: z.number().gt(0).max(10).nullish(),
+  presence_penalty: within(-2, 2).nullish(),
+  frequency_penalty: within(-2, 2).nullish(),
+  logit_bias: z
+    .record(z.string().regex(/^\d{1,9}$/, "expected a token id"), within(-100, 100))
+    .nullish(),
+  seed: z.number().refine(Number.isInteger, "expected an integer").nullish(),
+  service_tier: z.string().nullish(),
+  reasoning_effort: z.union([z.string(), z.number()]).nullish(),
+  chat_template_kwargs: z.record(z.string(), z.unknown()).nullish(),
+  ...accepted,
+  ...unserved,
+});
+export type ChatBody = z.output<typeof chatBody>;
+
+export const CHAT_FIELDS: ReadonlySet<string> = new Set(Object.keys(chatBody.shape));
+export const MESSAGE_FIELDS: ReadonlySet<string> = new Set(Object.keys(message.shape));

@@ -1,0 +1,393 @@
+import { describe, expect, test } from "bun:test";
+import type { ChatEvent, ChatRequest, Usage } from "#core/contract";
+import { OmlxError } from "#core/contract";
+import { collect } from "#front/service";
+import {
+  type AnswerHead,
+  ChunkEncoder,
+  decodeChat,
+  encodeCompletion,
+} from "../../../src/front/api/openai/chat-codec.ts";
+import { chatBody } from "../../../src/front/api/openai/schemas.ts";
+import { validate } from "../../../src/front/api/validate.ts";
+
+const HELLO = [{ role: "user", content: "Hello" }];
+const decode = (body: object) => decodeChat(validate(chatBody, body));
+const decodeFields = (fields: object): ChatRequest =>
+  decode({ messages: HELLO, ...fields }).request;
+const decodeMessages = (...messages: unknown[]) => decode({ messages }).request.messages;
+
+/** The error's param, and its message behind "| ". */
+function refusal(body: unknown): string {
+  try {
+    decodeChat(validate(chatBody, body));
+  } catch (error) {
+    if (!(error instanceof OmlxError)) throw error;
+    expect(error.code).toBe("invalid_request");
+    return error.param ?? "";
+  }
+  return "accepted";
+}
+
+describe("decodeChat()", () => {
+  test("decodeChat() fills in what the client left out", () => {
+    expect(decode({ messages: HELLO })).toEqual({
+      request: {
+        model: "",
+        messages: [
+          {
+            role: "user",
+            parts: [{ kind: "text", text: "Hello" }],
+            name: undefined,
+            reasoning: undefined,
+            toolCalls: undefined,
+            toolCallId: undefined,
+          },
+        ],
+        tools: [],
+        templateKwargs: {},
+        sampling: {},
+        maxTokens: undefined,
+        minTokens: 0,
+        ignoreEos: false,
+        stop: [],
+        topLogprobs: null,
+        lane: "interactive",
+      },
+      stream: false,
+      includeUsage: false,
+      ignored: [],
+    });
+  });
+
+  test("decodeChat() takes every field at null as if it were absent", () => {
+    const fields = Object.keys(chatBody.shape).filter((key) => key !== "messages");
+    const body = { messages: HELLO, ...Object.fromEntries(fields.map((key) => [key, null])) };
+    expect(decode(body)).toEqual(decode({ messages: HELLO }));
+  });
+
+  test("decodeChat() maps every sampling field", () => {
+    const request = decodeFields({
+      temperature: 0.5,
+      top_p: 0.9,
+      top_k: 40,
+      min_p: 0.1,
+      repetition_penalty: 1.1,
+      presence_penalty: 0.2,
+      frequency_penalty: -0.3,
+      logit_bias: { "5": -100, "17": 2.5 },
+      seed: -7,
+    });
+    expect(request.sampling).toEqual({
+      temperature: 0.5,
+      topP: 0.9,
+      topK: 40,
+      minP: 0.1,
+      repetitionPenalty: 1.1,
+      presencePenalty: 0.2,
+      frequencyPenalty: -0.3,
+      logitBias: [
+        [5, -100],
+        [17, 2.5],
+      ],
+      seed: -7,
+    });
+  });
+
+  test("decodeChat() reads top_k -1 as off and top_p 0 as the most probable token alone", () => {
+    const { sampling } = decodeFields({ top_k: -1, top_p: 0 });
+    expect(sampling.topK).toBe(0);
+    expect(sampling.topP).toBeGreaterThan(0);
+    expect(sampling.topP).toBeLessThan(1e-9);
+  });
+
+  test("decodeChat() prefers max_completion_tokens to max_tokens", () => {
+    expect(decodeFields({ max_tokens: 5 }).maxTokens).toBe(5);
+    expect(decodeFields({ max_tokens: 5, max_completion_tokens: 6 }).maxTokens).toBe(6);
+    expect(decodeFields({ max_tokens: 1e12 }).maxTokens).toBe(1e12);
+  });
+
+  test("decodeChat() drops empty and repeated stop strings", () => {
+    expect(decodeFields({ stop: "" }).stop).toEqual([]);
+    expect(decodeFields({ stop: [] }).stop).toEqual([]);
+    expect(decodeFields({ stop: "x" }).stop).toEqual(["x"]);
+    expect(decodeFields({ stop: ["a", "", "b", "a"] }).stop).toEqual(["a", "b"]);
+  });
+
+  test("decodeChat() hands template arguments on, reasoning_effort among them", () => {
+    const kwargs = { enable_thinking: false };
+    expect(decodeFields({ chat_template_kwargs: kwargs }).templateKwargs).toEqual(kwargs);
+    expect(decodeFields({ reasoning_effort: "low" }).templateKwargs).toEqual({
+      reasoning_effort: "low",
+    });
+    const both = { reasoning_effort: "low", chat_template_kwargs: { reasoning_effort: "high" } };
+    expect(decodeFields(both).templateKwargs).toEqual({ reasoning_effort: "high" });
+  });
+
+  test("decodeChat() puts flexible service into the background", () => {
+    expect(decodeFields({ service_tier: "flex" }).lane).toBe("background");
+    expect(decodeFields({ service_tier: "auto" }).lane).toBe("interactive");
+  });
+
+  test("decodeChat() knows every role", () => {
+    const roles = ["system", "developer", "user", "assistant", "tool", "function"].map((role) => ({
+      role,
+      content: "x",
+    }));
+    expect(decodeMessages(...roles).map((message) => message.role)).toEqual([
+      "system",
+      "system",
+      "user",
+      "assistant",
+      "tool",
+      "tool",
+    ]);
+  });
+
+  test("decodeChat() reads content as a string, as parts, or as nothing", () => {
+    const contents = [
+      "a",
+      "",
+      null,
+      undefined,
+      [],
+      [
+        { type: "text", text: "a" },
+        { type: "input_text", text: "b" },
+        { type: "refusal", refusal: "c" },
+      ],
+    ];
+    const messages = decodeMessages(...contents.map((content) => ({ role: "user", content })));
+    expect(messages.map(({ parts }) => parts.map((part) => part.text))).toEqual([
+      ["a"],
+      [],
+      [],
+      [],
+      [],
+      ["a", "b", "c"],
+    ]);
+  });
+
+  test("decodeChat() keeps the text of unknown parts and names them", () => {
+    const content = [{ type: "zz_unknown", text: "kept" }, { type: "zz_other" }];
+    const { request, ignored } = decode({ messages: [{ role: "user", content }] });
+    expect(request.messages[0]?.parts).toEqual([{ kind: "text", text: "kept" }]);
+    expect(ignored).toEqual(["messages[0].content[0]", "messages[0].content[1]"]);
+  });
+
+  test("decodeChat() names unknown fields of the body and of messages", () => {
+    const messages = [{ role: "user", content: "x", cache_control: {} }];
+    expect(decode({ messages, zz: 1, user: "u", metadata: {}, store: true }).ignored).toEqual([
+      "zz",
+      "messages[0].cache_control",
+    ]);
+  });
+
+  test("decodeChat() keeps tool calls of the history as they were written", () => {
+    const [assistant, tool] = decodeMessages(
+      {
+        role: "assistant",
+        content: null,
+        tool_calls: [
+          { id: "1", type: "function", function: { name: "f", arguments: '{"a": 1}' } },
+          { id: "2", type: "function", function: { name: "g", arguments: { b: 2 } } },
+          { id: "3", type: "function", function: { name: "h", arguments: "{" } },
+          { type: "function", function: { name: "i" } },
+          { id: "5", type: "custom", custom: { name: "j", input: "raw" } },
+        ],
+      },
+      { role: "tool", tool_call_id: "1", content: [{ type: "text", text: "done" }] },
+    );
+    expect(assistant?.toolCalls).toEqual([
+      { id: "1", name: "f", arguments: '{"a": 1}' },
+      { id: "2", name: "g", arguments: '{"b":2}' },
+      { id: "3", name: "h", arguments: "{" },
+      { id: "", name: "i", arguments: "" },
+      { id: "5", name: "j", arguments: '"raw"' },
+    ]);
+    expect(tool?.toolCallId).toBe("1");
+    expect(tool?.parts).toEqual([{ kind: "text", text: "done" }]);
+  });
+
+  test("decodeChat() keeps the reasoning of the history", () => {
+    const [a, b] = decodeMessages(
+      { role: "assistant", content: "x", reasoning_content: "why" },
+      { role: "assistant", content: "x", reasoning: "because" },
+    );
+    expect(a?.reasoning).toBe("why");
+    expect(b?.reasoning).toBe("because");
+  });
+
+  const user = (content: unknown) => ({ messages: [{ role: "user", content }] });
+  const field = (fields: object) => ({ messages: HELLO, ...fields });
+  const refused: [string, unknown, string][] = [
+    ["a body that is no object", [], ""],
+    ["a null body", null, ""],
+    ["no messages", {}, "messages"],
+    ["empty messages", { messages: [] }, "messages"],
+    ["messages that are a string", { messages: "x" }, "messages"],
+    ["a message that is null", { messages: [null] }, "messages[0]"],
+    ["a message without role", { messages: [{ content: "x" }] }, "messages[0].role"],
+    ["an unknown role", { messages: [...HELLO, { role: "foo" }] }, "messages[1].role"],
+    ["content that is a number", user(3), "messages[0].content"],
+    ["content that is an object", user({}), "messages[0].content"],
+    ["a part without type", user([{}]), "messages[0].content[0].type"],
+    ["a part without text", user([{ type: "text" }]), "messages[0].content[0].text"],
+    ["nested arrays", user([["x"]]), "messages[0].content[0]"],
+    ["an image", user([{ type: "image_url", image_url: {} }]), "messages[0].content[0]"],
+    ["sound", user(["x", { type: "input_audio" }].slice(1)), "messages[0].content[0]"],
+    ["a file", user([{ type: "file" }]), "messages[0].content[0]"],
+    ["max_tokens 0", field({ max_tokens: 0 }), "max_tokens"],
+    ["max_tokens -1", field({ max_tokens: -1 }), "max_tokens"],
+    ["max_tokens 1.5", field({ max_tokens: 1.5 }), "max_tokens"],
+    ["max_tokens as text", field({ max_tokens: "10" }), "max_tokens"],
+    ["max_completion_tokens 0", field({ max_completion_tokens: 0 }), "max_completion_tokens"],
+    ["min_tokens -1", field({ min_tokens: -1 }), "min_tokens"],
+    ["temperature -1", field({ temperature: -1 }), "temperature"],
+    ["temperature 3", field({ temperature: 3 }), "temperature"],
+    ["temperature as text", field({ temperature: "0.5" }), "temperature"],
+    ["top_p 2", field({ top_p: 2 }), "top_p"],
+    ["top_k -2", field({ top_k: -2 }), "top_k"],
+    ["top_k 1.5", field({ top_k: 1.5 }), "top_k"],
+    ["min_p 2", field({ min_p: 2 }), "min_p"],
+    ["repetition_penalty 0", field({ repetition_penalty: 0 }), "repetition_penalty"],
+    ["presence_penalty 3", field({ presence_penalty: 3 }), "presence_penalty"],
+    ["frequency_penalty -3", field({ frequency_penalty: -3 }), "frequency_penalty"],
+    ["a bias for a word", field({ logit_bias: { hello: 1 } }), "logit_bias.hello"],
+    ["a bias of 200", field({ logit_bias: { "1": 200 } }), "logit_bias.1"],
+    ["a seed with a fraction", field({ seed: 0.5 }), "seed"],
+    ["a stop that is a number", field({ stop: 1 }), "stop"],
+    ["a stop list with a number", field({ stop: ["a", 1] }), "stop[1]"],
+    ["100 stop strings", field({ stop: Array(100).fill("x") }), "stop"],
+    ["a stop string of 1 MB", field({ stop: "x".repeat(1e6) }), "stop"],
+    ["stream as text", field({ stream: "true" }), "stream"],
+    ["n 0", field({ n: 0 }), "n"],
+    ["n 2", field({ n: 2 }), "n"],
+    ["tools", field({ tools: [{ type: "function", function: { name: "f" } }] }), "tools"],
+    ["a required tool", field({ tool_choice: "required" }), "tool_choice"],
+    ["functions", field({ functions: [{ name: "f" }] }), "functions"],
+    ["JSON output", field({ response_format: { type: "json_object" } }), "response_format"],
+    ["guided output", field({ guided_regex: "a+" }), "guided_regex"],
+    ["logprobs", field({ logprobs: true }), "logprobs"],
+    ["top_logprobs", field({ top_logprobs: 5 }), "top_logprobs"],
+    ["sound as output", field({ modalities: ["text", "audio"] }), "modalities"],
+    ["a model that is a number", field({ model: 5 }), "model"],
+    ["template arguments as a list", field({ chat_template_kwargs: [] }), "chat_template_kwargs"],
+  ];
+  for (const [name, body, param] of refused) {
+    test(`decodeChat() refuses ${name}`, () => expect(refusal(body)).toBe(param));
+  }
+
+  test("decodeChat() takes neutral values of what is not served", () => {
+    const neutral = {
+      n: 1,
+      tools: [],
+      tool_choice: "auto",
+      functions: [],
+      function_call: "none",
+      response_format: { type: "text" },
+      logprobs: false,
+      top_logprobs: 0,
+      modalities: ["text"],
+    };
+    expect(decode({ messages: HELLO, ...neutral })).toEqual(decode({ messages: HELLO }));
+    const tools = [{ type: "function", function: { name: "f" } }];
+    expect(decodeFields({ tools, tool_choice: "none" }).tools).toEqual([]);
+  });
+});
+
+const HEAD: AnswerHead = { id: "chatcmpl-1", created: 7, model: "m", fingerprint: "fp_1" };
+const USAGE: Usage = { promptTokens: 10, cachedTokens: 4, completionTokens: 3, reasoningTokens: 1 };
+const WIRE_USAGE = {
+  prompt_tokens: 10,
+  completion_tokens: 3,
+  total_tokens: 13,
+  prompt_tokens_details: { cached_tokens: 4, audio_tokens: 0 },
+  completion_tokens_details: {
+    reasoning_tokens: 1,
+    audio_tokens: 0,
+    accepted_prediction_tokens: 0,
+    rejected_prediction_tokens: 0,
+  },
+};
+const SCRIPT: ChatEvent[] = [
+  { kind: "start", promptTokens: 10 },
+  { kind: "reasoning", text: "Hm" },
+  { kind: "text", text: 'a"\n' },
+  { kind: "text", text: "b\u2028" },
+  { kind: "end", reason: "length", usage: USAGE },
+];
+
+const chunks = (includeUsage: boolean) => {
+  const encoder = new ChunkEncoder(HEAD, includeUsage);
+  return [encoder.start(), ...SCRIPT.flatMap((event) => [...encoder.encode(event)])].map((json) =>
+    JSON.parse(json),
+  );
+};
+
+describe("ChunkEncoder", () => {
+  const shared = {
+    id: "chatcmpl-1",
+    object: "chat.completion.chunk",
+    created: 7,
+    model: "m",
+    system_fingerprint: "fp_1",
+  };
+  const chunk = (delta: object, finish: string | null = null) => ({
+    ...shared,
+    choices: [{ index: 0, delta, logprobs: null, finish_reason: finish }],
+  });
+
+  test("ChunkEncoder begins with the role and ends with the reason", () => {
+    expect(chunks(false)).toEqual([
+      chunk({ role: "assistant", content: "", refusal: null }),
+      chunk({ reasoning_content: "Hm" }),
+      chunk({ content: 'a"\n' }),
+      chunk({ content: "b\u2028" }),
+      chunk({}, "length"),
+    ]);
+  });
+
+  test("ChunkEncoder adds usage only when asked: null on each chunk, then a chunk of its own", () => {
+    const all = chunks(true);
+    expect(all.slice(0, -1).every((item) => item.usage === null)).toBe(true);
+    expect(all.at(-1)).toEqual({ ...shared, choices: [], usage: WIRE_USAGE });
+  });
+
+  test("ChunkEncoder writes one line per chunk", () => {
+    const encoder = new ChunkEncoder(HEAD, false);
+    const [json] = encoder.encode({ kind: "text", text: "line\nline\r\n" });
+    expect(json).not.toMatch(/[\r\n]/);
+  });
+});
+
+describe("encodeCompletion()", () => {
+  const scripted = async function* () {
+    yield* SCRIPT;
+  };
+
+  test("encodeCompletion() has every field of a chat.completion", async () => {
+    expect(encodeCompletion(HEAD, await collect(scripted()))).toEqual({
+      id: "chatcmpl-1",
+      object: "chat.completion",
+      created: 7,
+      model: "m",
+      choices: [
+        {
+          index: 0,
+          message: {
+            role: "assistant",
+            content: 'a"\nb\u2028',
+            refusal: null,
+            annotations: [],
+            reasoning_content: "Hm",
+          },
+          logprobs: null,
+          finish_reason: "length",
+        },
+      ],
+      usage: WIRE_USAGE,
+      system_fingerprint: "fp_1",
+    });
+  });
+});

@@ -1,0 +1,31 @@
+import { describe, expect, test } from "bun:test";
+import type { ChatEvent, Usage } from "#core/contract";
+import { collect } from "#front/service";
+
+const usage: Usage = { promptTokens: 2, cachedTokens: 0, completionTokens: 3, reasoningTokens: 0 };
+
+async function* scripted(...events: ChatEvent[]) {
+  yield* events;
+}
+
+describe("collect()", () => {
+  test("collect() joins text and reasoning and keeps the end", async () => {
+    const result = await collect(
+      scripted(
+        { kind: "start", promptTokens: 2 },
+        { kind: "reasoning", text: "a" },
+        { kind: "text", text: "b" },
+        { kind: "reasoning", text: "c" },
+        { kind: "text", text: "d" },
+        { kind: "end", reason: "stop", stop: "x", usage },
+      ),
+    );
+    expect(result).toEqual({ text: "bd", reasoning: "ac", reason: "stop", stop: "x", usage });
+  });
+
+  test("collect() refuses events that stop without an end", async () => {
+    await expect(collect(scripted({ kind: "text", text: "b" }))).rejects.toThrow(
+      "without their end",
+    );
+  });
+});
