@@ -1,4 +1,5 @@
 import { z } from "zod";
+import type { KernelMode } from "#core/contract";
 
 const LOG_LEVELS = ["trace", "debug", "info", "warning", "error"] as const;
 
@@ -138,7 +139,7 @@ export const SETTINGS = {
     doc: "Key that every /v1 request must carry; empty: no key is asked for.",
     isSecret: true,
   }),
-  logLevel: setting({
+  logLevel: setting<(typeof LOG_LEVELS)[number]>({
     flag: "--log-level",
     env: "OMLX_LOG_LEVEL",
     file: "server.log_level",
@@ -165,7 +166,7 @@ export const SETTINGS = {
     value: "N",
     doc: "Requests that may wait for one model; beyond that they are refused with Retry-After.",
   }),
-  kernels: setting({
+  kernels: setting<KernelMode>({
     flag: "--kernels",
     env: "OMLX_KERNELS",
     file: "engine.kernels",

@@ -1,0 +1,225 @@
+import type { Stats } from "node:fs";
+import { readdir, realpath, stat } from "node:fs/promises";
+import { basename, join, sep } from "node:path";
+import type { ModelEntry } from "#core/contract";
+import {
+  listWeightFiles,
+  normalizeConfig,
+  readJsonFile,
+  readSafetensorsHeader,
+} from "#core/formats";
+import { classify } from "./classify.ts";
+
+/** Files that a download leaves behind until it is done. */
+const PARTIAL = /\.(?:part|partial|incomplete|download|crdownload|aria2|tmp)$/i;
+
+/** A folder as it was looked at last. */
+interface Seen {
+  readonly signature: string;
+  readonly entry: ModelEntry;
+}
+
+/**
+ * The models below some folders, one or two levels deep ("name", "group/name"); a folder may also be a model itself.
+ *
+ * A model is a folder with config.json and safetensors files. Unfinished downloads, folders without weights, adapters and
+ * hidden folders are no models. What is broken is listed with its problem. Where two have the same id the first wins.
+ */
+export class Catalog {
+  readonly #roots: readonly string[];
+  readonly #contextWindow: number;
+  #entries: readonly ModelEntry[] = [];
+  #seen = new Map<string, Seen>();
+  #scan: Promise<void> | undefined;
+  #scannedAt = Number.NEGATIVE_INFINITY;
+
+  /**
+   * @param roots         absolute paths, searched in order; missing ones are empty
+   * @param contextWindow upper bound of every entry's window; 0: none
+   */
+  constructor(roots: readonly string[], contextWindow: number) {
+    this.#roots = roots;
+    this.#contextWindow = contextWindow;
+  }
+
+  /** As of the last scan; an unchanged folder keeps its object. */
+  get entries(): readonly ModelEntry[] {
+    return this.#entries;
+  }
+
+  /** Time since the last scan. */
+  get ageMs(): number {
+    return performance.now() - this.#scannedAt;
+  }
+
+  /** Looks again; folders that have not changed cost two stat calls. Never rejects. */
+  refresh(): Promise<void> {
+    this.#scan ??= this.#rescan().finally(() => {
+      this.#scan = undefined;
+    });
+    return this.#scan;
+  }
+
+  async #rescan(): Promise<void> {
+    const seen = new Map<string, Seen>();
+    const found = new Map<string, ModelEntry>();
+    for (const root of this.#roots) {
+      for await (const entry of this.#models(root, seen)) {
+        if (!found.has(entry.id)) found.set(entry.id, entry);
+      }
+    }
+    this.#seen = seen;
+    this.#entries = [...found.values()];
+    this.#scannedAt = performance.now();
+  }
+
+  async *#models(root: string, seen: Map<string, Seen>): AsyncGenerator<ModelEntry> {
+    const single = await this.#look(root, basename(root), seen);
+    if (single !== "group") {
+      if (single) yield single;
+      return;
+    }
+    for (const name of await subfolders(root)) {
+      const path = join(root, name);
+      const model = await this.#look(path, name, seen);
+      if (model === "group") {
+        if (await leadsBack(path, root)) continue;
+        for (const child of await subfolders(path)) {
+          const inner = await this.#look(join(path, child), `${name}/${child}`, seen);
+          if (inner !== "group" && inner) yield inner;
+        }
+      } else if (model) {
+        yield model;
+      }
+    }
+  }
+
+  /** The model in a folder, from memory if nothing changed. "group": no model, may hold some. */
+  async #look(
+    path: string,
+    id: string,
+    seen: Map<string, Seen>,
+  ): Promise<ModelEntry | undefined | "group"> {
+    const signature = await signatureOf(path);
+    const before = this.#seen.get(path);
+    if (before && before.signature === signature && before.entry.problem === undefined) {
+      seen.set(path, before);
+      return before.entry;
+    }
+    const entry = await inspect(path, id, this.#contextWindow);
+    if (entry === "group" || entry === undefined) return entry;
+    const isSame = before !== undefined && before.signature === signature;
+    const kept = isSame && Bun.deepEquals(before.entry, entry) ? before.entry : entry;
+    seen.set(path, { signature, entry: kept });
+    return kept;
+  }
+}
+
+/** Changes when a file is added to, removed from or renamed in a folder, or its config.json is written. */
+async function signatureOf(path: string): Promise<string> {
+  const parts = await Promise.all([statOf(path), statOf(join(path, "config.json"))]);
+  return parts.map((s) => (s ? `${s.dev}:${s.ino}:${s.mtimeMs}:${s.size}` : "-")).join("|");
+}
+
+async function statOf(path: string): Promise<Stats | undefined> {
+  try {
+    return await stat(path);
+  } catch {
+    return undefined; // gone, a dangling link, or not ours to see: as if it were not there
+  }
+}
+
+async function filesOf(path: string): Promise<readonly string[]> {
+  try {
+    return (await readdir(path)).sort();
+  } catch {
+    return []; // missing or unreadable: it holds no model that could be served
+  }
+}
+
+/** Names of the folders in a folder, links followed, hidden ones left out, sorted. */
+async function subfolders(path: string): Promise<readonly string[]> {
+  const names = (await filesOf(path)).filter((name) => !name.startsWith("."));
+  const isFolder = await Promise.all(
+    names.map(async (name) => (await statOf(join(path, name)))?.isDirectory() ?? false),
+  );
+  return names.filter((_, i) => isFolder[i]);
+}
+
+/** Whether a folder is the root or lies around it: a link in a circle. */
+async function leadsBack(path: string, root: string): Promise<boolean> {
+  try {
+    const [there, here] = await Promise.all([realpath(path), realpath(root)]);
+    return here === there || here.startsWith(there.endsWith(sep) ? there : there + sep);
+  } catch {
+    return true; // gone meanwhile
+  }
+}
+
+async function inspect(
+  path: string,
+  id: string,
+  contextLimit: number,
+): Promise<ModelEntry | undefined | "group"> {
+  const files = await filesOf(path);
+  const has = (suffix: string) => files.some((name) => name.endsWith(suffix));
+  if (!files.includes("config.json")) return has(".gguf") ? gguf(path, id, files) : "group";
+  if (files.includes("adapter_config.json") || files.some((name) => PARTIAL.test(name))) {
+    return undefined;
+  }
+  if (!has(".safetensors")) return has(".gguf") ? gguf(path, id, files) : undefined;
+
+  if (!(await statOf(join(path, "config.json")))?.isFile()) return undefined;
+  const base = { id, path, created: await newest(path, files) };
+  const broken = { kind: "llm" as const, modelType: "", contextWindow: 0, weightBytes: 0 };
+  try {
+    const config = await readJsonFile(join(path, "config.json"));
+    if (config === null) return undefined; // taken away meanwhile
+    const { kind, modelType, problem } = classify(config, basename(path), files);
+    if (problem !== undefined) return { ...base, ...broken, kind, modelType, problem };
+    const max = normalizeConfig(config).maxPositions;
+    const contextWindow = contextLimit > 0 ? Math.min(max, contextLimit) : max;
+    const model = { ...base, kind, modelType, contextWindow };
+    try {
+      const weightBytes = await checkWeights(path);
+      if (files.includes("tokenizer.json")) return { ...model, weightBytes };
+      return { ...model, weightBytes, problem: "tokenizer.json is missing" };
+    } catch (error) {
+      return { ...model, weightBytes: 0, problem: messageOf(error) };
+    }
+  } catch (error) {
+    return { ...base, ...broken, problem: messageOf(error) };
+  }
+}
+
+/** Bytes of the weight files, each of which is whole. */
+async function checkWeights(path: string): Promise<number> {
+  let bytes = 0;
+  for (const file of await listWeightFiles(path)) {
+    await readSafetensorsHeader(file.path);
+    bytes += file.byteLength;
+  }
+  return bytes;
+}
+
+async function gguf(path: string, id: string, files: readonly string[]): Promise<ModelEntry> {
+  return {
+    id,
+    path,
+    kind: "llm",
+    modelType: "gguf",
+    contextWindow: 0,
+    weightBytes: 0,
+    created: await newest(path, files),
+    problem: "GGUF files are not supported; needed are config.json and safetensors files",
+  };
+}
+
+async function newest(path: string, files: readonly string[]): Promise<number> {
+  const stats = await Promise.all(files.map((name) => statOf(join(path, name))));
+  return Math.floor(Math.max(0, ...stats.map((s) => s?.mtimeMs ?? 0)) / 1000);
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

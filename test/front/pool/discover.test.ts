@@ -1,0 +1,224 @@
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import {
+  appendFileSync,
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Catalog } from "../../../src/front/pool/discover.ts";
+
+const FIXTURE = join(import.meta.dir, "../../fixtures/models/llama-f32");
+
+let root = "";
+beforeEach(() => {
+  root = mkdtempSync(join(tmpdir(), "omlx-models-"));
+});
+afterEach(() => rmSync(root, { recursive: true, force: true }));
+
+/** A copy of a small model. */
+function addModel(id: string, below = root): string {
+  const path = join(below, id);
+  cpSync(FIXTURE, path, { recursive: true });
+  return path;
+}
+
+function editConfig(path: string, edit: (config: Record<string, unknown>) => void): void {
+  const file = join(path, "config.json");
+  const config = JSON.parse(readFileSync(file, "utf8"));
+  edit(config);
+  writeFileSync(file, JSON.stringify(config));
+}
+
+async function scan(roots: string[] = [root], contextWindow = 0) {
+  const catalog = new Catalog(roots, contextWindow);
+  await catalog.refresh();
+  return catalog;
+}
+
+const idsOf = (catalog: Catalog) => catalog.entries.map((entry) => entry.id);
+
+/** The problem of the only entry. */
+async function problemOf(): Promise<string> {
+  const { entries } = await scan();
+  expect(entries).toHaveLength(1);
+  return entries[0]?.problem ?? "";
+}
+
+describe("Catalog.refresh()", () => {
+  test("finds models one and two levels deep, in order", async () => {
+    addModel("b");
+    addModel("group/a");
+    addModel("a");
+    addModel("deep/er/model");
+    expect(idsOf(await scan())).toEqual(["a", "b", "group/a"]);
+  });
+
+  test("says what a model is", async () => {
+    const path = addModel("small");
+    const [entry] = (await scan()).entries;
+    const weights = readFileSync(join(path, "model.safetensors"));
+    expect(entry).toMatchObject({
+      id: "small",
+      path,
+      kind: "llm",
+      modelType: "llama",
+      contextWindow: 2048,
+      weightBytes: weights.byteLength,
+    });
+    expect(entry?.problem).toBeUndefined();
+    expect(Math.abs((entry?.created ?? 0) * 1000 - Date.now())).toBeLessThan(60_000);
+  });
+
+  test("bounds the context window by the setting", async () => {
+    addModel("small");
+    expect((await scan([root], 100)).entries[0]?.contextWindow).toBe(100);
+    expect((await scan([root], 1e6)).entries[0]?.contextWindow).toBe(2048);
+  });
+
+  test("takes a folder that is a model itself", async () => {
+    const path = addModel("alone");
+    expect(idsOf(await scan([path]))).toEqual(["alone"]);
+  });
+
+  test("lets the first of two folders win, and bears missing ones", async () => {
+    const first = addModel("m", join(root, "one"));
+    addModel("m", join(root, "two"));
+    const roots = ["missing", "one", "two"].map((name) => join(root, name));
+    const { entries } = await scan(roots);
+    expect(entries.map((entry) => entry.path)).toEqual([first]);
+  });
+
+  test("does not list folders without weights, unfinished downloads, adapters and hidden folders", async () => {
+    rmSync(join(addModel("empty"), "model.safetensors"));
+    writeFileSync(join(addModel("half"), "model-00002.safetensors.part"), "");
+    writeFileSync(join(addModel("lora"), "adapter_config.json"), "{}");
+    addModel(".hidden");
+    mkdirSync(join(root, "nothing"));
+    writeFileSync(join(root, "file.safetensors"), "");
+    expect(idsOf(await scan())).toEqual([]);
+  });
+
+  test("lists a broken config.json with its reason", async () => {
+    const path = addModel("broken");
+    writeFileSync(join(path, "config.json"), "{");
+    expect(await problemOf()).toContain("config.json");
+    writeFileSync(join(path, "config.json"), "[]");
+    expect(await problemOf()).toContain("config.json");
+    writeFileSync(join(path, "config.json"), "{}");
+    expect(await problemOf()).toContain("model_type");
+  });
+
+  test("lists an unknown model_type with what is supported", async () => {
+    editConfig(addModel("alien"), (config) => {
+      config["model_type"] = "constructor";
+    });
+    const problem = await problemOf();
+    expect(problem).toContain('"constructor"');
+    expect(problem).toContain("llama");
+  });
+
+  test("lists a truncated weight file as a problem until it is whole", async () => {
+    const file = join(addModel("cut"), "model.safetensors");
+    const whole = readFileSync(file);
+    truncateSync(file, whole.byteLength - 1);
+    const catalog = await scan();
+    expect(catalog.entries[0]?.problem).toContain("model.safetensors");
+    appendFileSync(file, whole.subarray(-1));
+    await catalog.refresh();
+    expect(catalog.entries[0]?.problem).toBeUndefined();
+  });
+
+  test("lists an index that leads out of the folder, and one whose shard is missing", async () => {
+    const path = addModel("indexed");
+    const write = (file: string) =>
+      writeFileSync(
+        join(path, "model.safetensors.index.json"),
+        JSON.stringify({ weight_map: { "lm_head.weight": file } }),
+      );
+    write("../other/model.safetensors");
+    expect(await problemOf()).toContain("../other/model.safetensors");
+    write("model-00002-of-00002.safetensors");
+    expect(await problemOf()).toContain("model-00002-of-00002.safetensors is missing");
+  });
+
+  test("lists a missing tokenizer and a GGUF file as problems", async () => {
+    const path = addModel("mute");
+    rmSync(join(path, "tokenizer.json"));
+    expect(await problemOf()).toContain("tokenizer.json");
+    rmSync(path, { recursive: true });
+    mkdirSync(path);
+    writeFileSync(join(path, "model.gguf"), "GGUF");
+    expect(await problemOf()).toContain("GGUF");
+  });
+
+  test("tells rerankers, embedding and image models from language models", async () => {
+    writeFileSync(join(addModel("a-sentence"), "modules.json"), "[]");
+    addModel("b-reranker");
+    editConfig(addModel("c-classifier"), (config) => {
+      config["architectures"] = ["LlamaForSequenceClassification"];
+    });
+    editConfig(addModel("d-vision"), (config) => {
+      config["vision_config"] = {};
+    });
+    const { entries } = await scan();
+    expect(entries.map((entry) => entry.kind)).toEqual([
+      "embedding",
+      "reranker",
+      "reranker",
+      "vlm",
+    ]);
+    for (const entry of entries) expect(entry.problem).toContain("not supported");
+  });
+
+  test("ends on links in a circle and follows links to models", async () => {
+    const outside = mkdtempSync(join(tmpdir(), "omlx-outside-"));
+    try {
+      const real = addModel("real", outside);
+      symlinkSync(real, join(root, "linked"));
+      symlinkSync(root, join(root, "loop"));
+      symlinkSync("..", join(root, "up"));
+      symlinkSync("self", join(root, "self"));
+      symlinkSync("/nowhere", join(root, "dangling"));
+      mkdirSync(join(root, "group"));
+      symlinkSync(join(root, "group"), join(root, "group", "again"));
+      expect(idsOf(await scan())).toEqual(["linked"]);
+    } finally {
+      rmSync(outside, { recursive: true });
+    }
+  });
+
+  test("sees folders that come, go and change, and keeps the entries of those that do not", async () => {
+    const path = addModel("a");
+    const catalog = await scan();
+    const [before] = catalog.entries;
+    addModel("group/b");
+    await catalog.refresh();
+    expect(idsOf(catalog)).toEqual(["a", "group/b"]);
+    expect(catalog.entries[0] === before).toBe(true);
+    editConfig(path, (config) => {
+      config["max_position_embeddings"] = 77;
+    });
+    await catalog.refresh();
+    expect(catalog.entries[0]?.contextWindow).toBe(77);
+    renameSync(path, join(root, "c"));
+    await catalog.refresh();
+    expect(idsOf(catalog)).toEqual(["c", "group/b"]);
+    rmSync(root, { recursive: true });
+    await catalog.refresh();
+    expect(catalog.entries).toEqual([]);
+  });
+
+  test("runs once for callers at the same time", async () => {
+    const catalog = new Catalog([root], 0);
+    expect(catalog.refresh()).toBe(catalog.refresh());
+    await catalog.refresh();
+  });
+});
