@@ -1,0 +1,162 @@
+/**
+ * Writes src/device/mlx/symbols.gen.ts from the C headers, so that no signature is written by hand.
+ *
+ *   bun scripts/gen-symbols.ts           write the file
+ *   bun scripts/gen-symbols.ts --check   fail when it is stale
+ */
+import { createHash } from "node:crypto";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+
+const ROOT = join(import.meta.dir, "..");
+const OUTPUT = join(ROOT, "src/device/mlx/symbols.gen.ts");
+
+export const HEADERS = {
+  core: join(ROOT, "libmlxc/include/omlxc.h"),
+  kernels: join(ROOT, "libmlxc/include/omlxc_kernels.h"),
+} as const;
+
+/** bun:ffi passes more arguments on the stack, where its layout differs from the ABI of some systems. */
+const MAX_INTEGER_ARGS = 8;
+
+type CType = "pointer" | "string" | "i32" | "f32" | "f64" | "void";
+
+export interface Declaration {
+  readonly name: string;
+  readonly returns: CType;
+  readonly args: readonly { readonly name: string; readonly type: CType }[];
+}
+
+/** Declarations of a header; none when the file does not exist. */
+export function readDeclarations(path: string): Declaration[] {
+  return existsSync(path) ? parseDeclarations(readFileSync(path, "utf8")) : [];
+}
+
+/** Function declarations in C source: comments, preprocessor lines and extern "C" braces are skipped. */
+export function parseDeclarations(source: string): Declaration[] {
+  const code = source
+    .replace(/\/\*[\s\S]*?\*\//g, " ")
+    .replace(/\/\/[^\n]*/g, " ")
+    .replace(/^[ \t]*#(?:[^\n]*\\\n)*[^\n]*/gm, " ")
+    .replace(/extern\s+"C"\s*\{?/g, " ")
+    .replace(/[{}]/g, " ");
+  return code
+    .split(";")
+    .map((statement) => statement.replace(/\s+/g, " ").trim())
+    .filter((statement) => statement !== "")
+    .map(parseOne);
+}
+
+function parseOne(statement: string): Declaration {
+  const match = /^(.*?)\b(\w+) ?\((.*)\)$/.exec(statement);
+  if (!match) throw new Error(`cannot read the declaration "${statement}"`);
+  const [, returns = "", name = "", list = ""] = match;
+  const args = ["", "void"].includes(list.trim())
+    ? []
+    : list.split(",").map((arg) => {
+        const parts = /^(.*?)(\w+)$/.exec(arg.trim());
+        if (!parts?.[1]?.trim())
+          throw new Error(`${name}: the parameter "${arg.trim()}" has no name`);
+        return { name: parts[2] ?? "", type: typeOf(parts[1], name) };
+      });
+  const integers = args.filter((arg) => arg.type !== "f32" && arg.type !== "f64").length;
+  if (integers > MAX_INTEGER_ARGS)
+    throw new Error(`${name}: more than ${MAX_INTEGER_ARGS} integer arguments`);
+  return { name, returns: typeOf(returns, name), args };
+}
+
+function typeOf(text: string, where: string): CType {
+  const type = text.replace(/\bconst\b/g, "").replace(/\s+/g, "");
+  if (type === "char*") return "string";
+  if (type.endsWith("*")) return "pointer";
+  const known: Record<string, CType> = {
+    int: "i32",
+    int32_t: "i32",
+    float: "f32",
+    double: "f64",
+    void: "void",
+  };
+  const found = known[type];
+  if (!found) throw new Error(`${where}: the type "${text.trim()}" has no form in bun:ffi here`);
+  return found;
+}
+
+/** Digest of what callers depend on: names and types. Comments and parameter names do not count. */
+export function signatureDigest(declarations: readonly Declaration[]): string {
+  if (declarations.length === 0) return "";
+  const text = declarations
+    .map((d) => `${d.returns} ${d.name}(${d.args.map((a) => a.type).join(",")})`)
+    .sort()
+    .join("\n");
+  return createHash("sha256").update(text).digest("hex").slice(0, 16);
+}
+
+const FFI: Record<CType, string> = {
+  pointer: "ptr",
+  string: "ptr",
+  i32: "i32",
+  f32: "f32",
+  f64: "f64",
+  void: "void",
+};
+
+const camel = (name: string) => name.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase());
+
+function tsArg(type: CType): string {
+  return type === "pointer" || type === "string" ? "PointerArg" : "number";
+}
+
+function tsReturn(type: CType): string {
+  if (type === "void") return "void";
+  return type === "pointer" || type === "string" ? "Handle" : "number";
+}
+
+function section(prefix: string, declarations: readonly Declaration[]): string {
+  const table = declarations.map((d) => {
+    const args = d.args.map((a) => `"${FFI[a.type]}"`).join(", ");
+    return `  ${d.name}: { args: [${args}], returns: "${FFI[d.returns]}" },`;
+  });
+  const types = declarations.map((d) => {
+    const args = d.args.map((a) => `${camel(a.name)}: ${tsArg(a.type)}`).join(", ");
+    return `  ${d.name}(${args}): ${tsReturn(d.returns)};`;
+  });
+  const constant = prefix.toUpperCase();
+  return `/** Digest of these declarations; the library carries its own. */
+export const ${constant}_SIGNATURES = "${signatureDigest(declarations)}";
+
+export const ${constant}_SYMBOLS = {
+${table.join("\n")}
+} as const satisfies Record<string, FFIFunction>;
+
+export interface ${prefix}Symbols {
+${types.join("\n")}
+}
+`;
+}
+
+/** Text of symbols.gen.ts. */
+export function generate(): string {
+  return `// Generated by scripts/gen-symbols.ts from libmlxc/include; do not edit.
+import type { FFIFunction } from "bun:ffi";
+
+/** What may stand for a C pointer: an address, or memory that stays alive and in place during the call. */
+export type PointerArg = number | NodeJS.TypedArray | null;
+/** An address from C; null: NULL. */
+export type Handle = number | null;
+
+${section("Core", readDeclarations(HEADERS.core))}
+${section("Kernel", readDeclarations(HEADERS.kernels))}`;
+}
+
+if (import.meta.main) {
+  const text = generate();
+  const current = existsSync(OUTPUT) ? readFileSync(OUTPUT, "utf8") : "";
+  if (process.argv.includes("--check")) {
+    if (current !== text) {
+      process.stderr.write(`${OUTPUT} is stale: run "npm run gen"\n`);
+      process.exit(1);
+    }
+  } else if (current !== text) {
+    writeFileSync(OUTPUT, text);
+  }
+}
