@@ -1,0 +1,75 @@
+/*
+ * The CPU kernels that TypeScript calls, as lazy MLX operations.
+ *
+ * Conventions as in omlxc.h: handles are the pointer that mlx_array carries; a returned handle belongs to the caller,
+ * the inputs stay the caller's and may be freed before evaluation. NULL or -1 is an error, told by omlx_last_error.
+ * Inputs of any layout and, for activations, any float type are accepted; row-contiguous float32 needs no copy.
+ * Outputs are float32. They run on the CPU only: evaluation on a GPU stream is an error.
+ *
+ * A row of a result never depends on the other rows of the call, on their number or on the number of threads.
+ *
+ * Letters: T rows (tokens), K inputs, N outputs, E hidden size, V vocabulary, H heads, D head size, P block tokens.
+ *
+ * scripts/gen-symbols.ts reads this file: one declaration a statement, parameters named, no macros in between.
+ */
+#ifndef OMLXC_KERNELS_H
+#define OMLXC_KERNELS_H
+
+#pragma GCC visibility push(default)
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- operations ---- */
+
+/* x (..., K) times the transpose of w, plus bias -> (..., N). bits 0: w (N, K) float32, float16 or bfloat16; scales and
+ * biases NULL. bits 2, 3, 4, 5, 6 or 8: w (N, K*bits/32) uint32 in MLX's affine layout, scales and biases (N,
+ * K/group_size) of one float type, weight = q*scale + bias. bias (N) of any float type, or NULL. */
+void* omlx_x_linear(void* x, void* w, void* scales, void* biases, void* bias, int bits, int group_size);
+/* Rows ids (T) int32 of w -> (T, E). The weight forms of omlx_x_linear. Evaluation fails for an id outside of w. */
+void* omlx_x_embedding(void* ids, void* w, void* scales, void* biases, int bits, int group_size);
+/* x / sqrt(mean(x*x) + eps) * w over the last axis; w (E) of any float type, or NULL for ones. */
+void* omlx_x_rms_norm(void* x, void* w, float eps);
+/* positions (T) int32, inv_freq (D/2) float32 -> (T, D/2, 2): cos and sin of float(position)*inv_freq, times scale. */
+void* omlx_x_rope_table(void* positions, void* inv_freq, float scale);
+/* x (T, H*D), table (T, d/2, 2) with d <= D: rotates the first d elements of each head; the rest is copied.
+ * traditional 0: pairs (i, i + d/2); 1: pairs (2i, 2i + 1). */
+void* omlx_x_rope(void* x, void* table, int num_heads, int traditional);
+/* gate / (1 + exp(-gate)) * up, elementwise; same shapes. */
+void* omlx_x_swiglu(void* gate, void* up);
+/* Causal attention over cached keys, rope applied before: writes k and v (T, Hkv*D) of all rows into layer `layer` of
+ * the pool, then q (T, H*D) attends through the block tables of the batch -> (T, H*D). Rows of no span become 0.
+ * The write happens at evaluation: calls on one pool must be ordered by data (layer after layer, step after step).
+ * The result keeps pool and batch alive until it has run. */
+void* omlx_x_attention(void* q, void* k, void* v, void* pool, void* batch, int layer, float scale);
+
+/* ---- key/value pool and batches: their own handles, freed by their own functions ---- */
+
+/* Keys and values of all layers, float32, in num_blocks blocks of block_tokens tokens (a multiple of 16). Address space
+ * is reserved at once, memory is taken as blocks are first written. */
+void* omlx_pool_new(int layers, int num_blocks, int block_tokens, int kv_heads, int head_dim);
+void omlx_pool_free(void* pool);
+/* Reserved bytes. */
+double omlx_pool_bytes(void* pool);
+/* spans: n_spans times {first row, rows, tokens already in the cache, first index into blocks}; blocks: the block
+ * tables one after another, each covering its cached tokens and its rows. Copied. */
+void* omlx_batch_new(const int* spans, int n_spans, const int* blocks, int n_blocks);
+void omlx_batch_free(void* batch);
+
+/* ---- immediate functions ---- */
+
+/* Top k (1..1024) of each row of logits (rows, vocab), descending, equal ones by lower id; values are the raw logits.
+ * max_lse (rows, 3): largest logit, log-sum-exp, log-sum-exp of logits * inv_temperature of the row. With k > vocab the
+ * rest is id -1 and -inf. -1 when a row has NaN, +inf or nothing finite. */
+int omlx_x_candidates(const float* logits, int rows, int vocab, const float* inv_temperature, int k, float* max_lse, int* ids, float* values);
+/* Sets the number of kernel threads (0: one per usable core; -1: leave it) and returns it. Not while work is running. */
+int omlx_x_threads(int n);
+/* "avx512", "avx2" or "portable": what the CPU has, or what OMLX_CPU_TIER asks for. NULL if that is not to be had. */
+const char* omlx_x_tier(void);
+
+#ifdef __cplusplus
+}
+#endif
+#pragma GCC visibility pop
+
+#endif

@@ -1,0 +1,264 @@
+// The key/value pool, and attention divided into tiles of queries and, for few queries, chunks of keys.
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+#include <stdexcept>
+#include <vector>
+
+#include "scratch.h"
+#include "threads.h"
+#include "tier.h"
+
+namespace omlx::kernels {
+
+KvPool::KvPool(int layers_, int num_blocks_, int block_tokens_, int kv_heads_, int head_dim_)
+    : layers(layers_),
+      num_blocks(num_blocks_),
+      block_tokens(block_tokens_),
+      kv_heads(kv_heads_),
+      head_dim(head_dim_),
+      padded_dim((head_dim_ + 15) / 16 * 16),
+      key_floats(size_t(std::max(0, block_tokens_)) * size_t(std::max(0, head_dim_))),
+      value_floats(size_t(std::max(0, block_tokens_)) * size_t(std::max(0, padded_dim))),
+      layer_floats(size_t(std::max(0, kv_heads_)) * (key_floats + value_floats)),
+      block_floats(size_t(std::max(0, layers_)) * layer_floats) {
+  if (layers < 1 || num_blocks < 1 || kv_heads < 1 || head_dim < 1)
+    throw std::invalid_argument("a key/value pool needs layers, blocks, heads and a head size");
+  if (block_tokens < 16 || block_tokens % 16 != 0)
+    throw std::invalid_argument("block_tokens must be a multiple of 16, got " + std::to_string(block_tokens));
+  bytes_ = block_floats * size_t(num_blocks) * sizeof(float);
+#ifdef MAP_NORESERVE
+  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+#else
+  const int flags = MAP_PRIVATE | MAP_ANONYMOUS;
+#endif
+  void* base = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, flags, -1, 0);
+  if (base == MAP_FAILED) throw std::bad_alloc();
+#ifdef MADV_HUGEPAGE
+  madvise(base, bytes_, MADV_HUGEPAGE);  // a wish: small pages work as well
+#endif
+  base_ = static_cast<float*>(base);
+}
+
+KvPool::~KvPool() { munmap(base_, bytes_); }
+
+void validate(std::span<const Span> spans, std::span<const int> blocks, int T, const KvPool& pool) {
+  const auto fail = [](const std::string& text) { throw std::invalid_argument(text); };
+  for (size_t i = 0; i < spans.size(); i++) {
+    const Span& s = spans[i];
+    const std::string name = "span " + std::to_string(i);
+    if (s.first_row < 0 || s.rows < 1 || s.rows > T - s.first_row || s.offset < 0)
+      fail(name + " does not fit a batch of " + std::to_string(T) + " rows");
+    const int64_t tokens = int64_t(s.offset) + s.rows;
+    const int64_t needed = (tokens + pool.block_tokens - 1) / pool.block_tokens;
+    if (s.first_block < 0 || s.first_block + needed > int64_t(blocks.size()))
+      fail(name + " needs " + std::to_string(needed) + " blocks, its table is shorter");
+    for (int64_t b = 0; b < needed; b++) {
+      const int id = blocks[size_t(s.first_block + b)];
+      if (id < 0 || id >= pool.num_blocks)
+        fail(name + " names block " + std::to_string(id) + " of a pool of " +
+             std::to_string(pool.num_blocks));
+    }
+  }
+}
+
+namespace {
+
+constexpr int CHUNK = AttentionTile::CHUNK;
+constexpr int MAX_QUERIES = AttentionTile::MAX_QUERIES;
+
+/// Queries of rows [row, row + rows) of a span, heads [head, head + heads) of one key/value head.
+struct Tile {
+  const Span* span;
+  int kv_head, head, heads;
+  int row, rows;
+  int chunks;        // chunks that the last row sees
+  int64_t part;      // first partial result when split over chunks, else -1
+};
+
+struct Item {
+  int tile;
+  int chunk;  // -1: all chunks of the tile
+};
+
+struct Call {
+  const float* q;
+  int heads;
+  const KvPool* pool;
+  int layer;
+  const int* blocks;
+  float scale;
+  float* out;
+
+  AttentionTile describe(const Tile& t) const {
+    AttentionTile a;
+    a.pool = pool;
+    a.layer = layer;
+    a.kv_head = t.kv_head;
+    a.blocks = blocks + t.span->first_block;
+    a.scale = scale;
+    a.count = 0;
+    for (int r = t.row; r < t.row + t.rows; r++) {
+      for (int h = t.head; h < t.head + t.heads; h++) {
+        a.query[a.count] = q + (size_t(t.span->first_row + r) * heads + h) * pool->head_dim;
+        a.limit[a.count++] = t.span->offset + r + 1;
+      }
+    }
+    return a;
+  }
+
+  void write(const Tier& tier, const Tile& t, const AttentionState& state) const {
+    int i = 0;
+    for (int r = t.row; r < t.row + t.rows; r++) {
+      for (int h = t.head; h < t.head + t.heads; h++, i++) {
+        tier.finish(state.acc + size_t(i) * pool->padded_dim, state.sum[i], pool->head_dim,
+                    out + (size_t(t.span->first_row + r) * heads + h) * pool->head_dim);
+      }
+    }
+  }
+};
+
+void clear(AttentionState& state) {
+  std::fill(std::begin(state.max), std::end(state.max), -__builtin_inff());
+  std::fill(std::begin(state.sum), std::end(state.sum), 0.0f);
+}
+
+/// Stores keys and values of one row into its block.
+void store_row(KvPool& pool, int layer, const Span& span, const int* blocks, int r, const float* k,
+               const float* v) {
+  const int D = pool.head_dim, H = pool.kv_heads;
+  const int position = span.offset + r;
+  const int block = blocks[span.first_block + position / pool.block_tokens];
+  const int in_block = position % pool.block_tokens;
+  const size_t row = size_t(span.first_row + r) * H;
+  for (int h = 0; h < H; h++) {
+    const float* from = k + (row + h) * D;
+    float* to = pool.keys(block, layer, h) + size_t(in_block / 16) * 16 * D + in_block % 16;
+    for (int d = 0; d < D; d++) to[size_t(d) * 16] = from[d];
+    std::memcpy(pool.values(block, layer, h) + size_t(in_block) * pool.padded_dim, v + (row + h) * D,
+                size_t(D) * sizeof(float));
+  }
+}
+
+void store_all(KvPool& pool, int layer, std::span<const Span> spans, const int* blocks, const float* k,
+               const float* v) {
+  constexpr int ROWS = 16;
+  for (const Span& span : spans) {
+    parallel(size_t((span.rows + ROWS - 1) / ROWS), [&](int, size_t i) {
+      const int end = std::min(span.rows, int(i + 1) * ROWS);
+      for (int r = int(i) * ROWS; r < end; r++) store_row(pool, layer, span, blocks, r, k, v);
+    });
+  }
+}
+
+std::vector<Tile> make_tiles(std::span<const Span> spans, int heads, int kv_heads) {
+  std::vector<Tile> tiles;
+  const int group = heads / kv_heads;
+  for (const Span& span : spans) {
+    // A group larger than a tile is cut into pieces of heads.
+    const int piece = std::min(group, MAX_QUERIES);
+    const int rows = std::max(1, MAX_QUERIES / piece);
+    for (int kv = 0; kv < kv_heads; kv++) {
+      for (int h = 0; h < group; h += piece) {
+        for (int r = 0; r < span.rows; r += rows) {
+          const int n = std::min(rows, span.rows - r);
+          const int keys = span.offset + r + n;
+          tiles.push_back({&span, kv, kv * group + h, std::min(piece, group - h), r, n,
+                           (keys + CHUNK - 1) / CHUNK, -1});
+        }
+      }
+    }
+  }
+  return tiles;
+}
+
+}  // namespace
+
+void attention(const float* q, const float* k, const float* v, int T, int heads, KvPool& pool, int layer,
+               std::span<const Span> spans, std::span<const int> blocks, float scale, float* out) {
+  static thread_local Scratch scratch, partials;
+  const Tier& tier = active_tier();
+  const int Dp = pool.padded_dim;
+
+  int64_t covered = 0;
+  for (const Span& span : spans) covered += span.rows;
+  if (covered < T) std::memset(out, 0, size_t(T) * heads * pool.head_dim * sizeof(float));
+  store_all(pool, layer, spans, blocks.data(), k, v);
+
+  // A tile that is more than its fair share of the work is split over its chunks.
+  std::vector<Tile> tiles = make_tiles(spans, heads, pool.kv_heads);
+  int64_t total = 0;
+  for (const Tile& t : tiles) total += t.chunks;
+  const int threads = num_threads();
+  std::vector<Item> items;
+  int64_t parts = 0;
+  for (size_t i = 0; i < tiles.size(); i++) {
+    Tile& t = tiles[i];
+    if (threads > 1 && t.chunks > 1 && t.chunks > total / (4 * threads)) {
+      t.part = parts;
+      parts += t.chunks;
+      for (int c = 0; c < t.chunks; c++) items.push_back({int(i), c});
+    } else {
+      items.push_back({int(i), -1});
+    }
+  }
+  // The long ones first, so that the threads end together.
+  std::stable_sort(items.begin(), items.end(), [&](const Item& a, const Item& b) {
+    const auto cost = [&](const Item& x) { return x.chunk < 0 ? tiles[size_t(x.tile)].chunks : 1; };
+    return cost(a) > cost(b);
+  });
+
+  const Call call{q, heads, &pool, layer, blocks.data(), scale, out};
+  const size_t acc_floats = size_t(MAX_QUERIES) * Dp;
+  const size_t thread_floats = size_t(MAX_QUERIES) * CHUNK + 2 * acc_floats;
+  float* const base = scratch.reserve(thread_floats * threads);
+  const size_t part_floats = acc_floats + 2 * MAX_QUERIES;  // acc, max, sum
+  float* const part_base = partials.reserve(size_t(parts) * part_floats);
+
+  const auto run_all = [&](const Tile& t, float* mine) {
+    const AttentionTile a = call.describe(t);
+    AttentionState state, part;
+    state.acc = mine + size_t(MAX_QUERIES) * CHUNK;
+    part.acc = state.acc + acc_floats;
+    clear(state);
+    for (int c = 0; c < t.chunks; c++) {
+      tier.attend(a, c, mine, part);
+      tier.merge(state, part, a.count, Dp);
+    }
+    call.write(tier, t, state);
+  };
+  const auto run_chunk = [&](const Tile& t, int c, float* mine) {
+    const AttentionTile a = call.describe(t);
+    float* to = part_base + size_t(t.part + c) * part_floats;
+    AttentionState part;
+    part.acc = to;
+    tier.attend(a, c, mine, part);
+    std::memcpy(to + acc_floats, part.max, sizeof part.max);
+    std::memcpy(to + acc_floats + MAX_QUERIES, part.sum, sizeof part.sum);
+  };
+  parallel(items.size(), [&](int thread, size_t i) {
+    const Tile& t = tiles[size_t(items[i].tile)];
+    float* mine = base + thread_floats * thread;
+    if (items[i].chunk < 0) run_all(t, mine);
+    else run_chunk(t, items[i].chunk, mine);
+  });
+
+  for (const Tile& t : tiles) {
+    if (t.part < 0) continue;
+    AttentionState state, part;
+    state.acc = base;
+    clear(state);
+    for (int c = 0; c < t.chunks; c++) {
+      float* from = part_base + size_t(t.part + c) * part_floats;
+      part.acc = from;
+      std::memcpy(part.max, from + acc_floats, sizeof part.max);
+      std::memcpy(part.sum, from + acc_floats + MAX_QUERIES, sizeof part.sum);
+      tier.merge(state, part, t.rows * t.heads, Dp);
+    }
+    call.write(tier, t, state);
+  }
+}
+
+}  // namespace omlx::kernels

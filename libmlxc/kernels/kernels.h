@@ -1,0 +1,128 @@
+// The CPU kernels: plain C++, no MLX types. All matrices are row-major and contiguous.
+//
+// Exactness rule: every output element is computed in one fixed order of float32 operations that does
+// not depend on the number of rows in the call, on the thread count, or on which form of a kernel ran.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+namespace omlx::kernels {
+
+enum class DType { f32, f16, bf16 };
+
+inline size_t size_of(DType type) { return type == DType::f32 ? 4 : 2; }
+
+/// Weights of a linear layer or an embedding, borrowed. N = rows (outputs), K = cols (inputs).
+struct Weight {
+  const void* data = nullptr;     // bits 0: (N, K) of dtype; else (N, K*bits/32) uint32, MLX affine layout
+  const void* scales = nullptr;   // bits > 0: (N, K/group) of dtype
+  const void* biases = nullptr;   // bits > 0: (N, K/group) of dtype; weight = q * scale + bias
+  DType dtype = DType::f32;       // of data (bits 0) or of scales and biases
+  int bits = 0;                   // 0, 2, 3, 4, 5, 6 or 8
+  int group = 0;                  // weights per scale, a multiple of 16
+  int rows = 0;
+  int cols = 0;
+};
+
+/// A vector of any float type, borrowed; data null = absent.
+struct Vector {
+  const void* data = nullptr;
+  DType dtype = DType::f32;
+};
+
+/// Throws std::invalid_argument unless the kernels can read this weight.
+void validate(const Weight& w);
+
+enum class Form { automatic, matvec, gemm };
+
+/// out (M, N) = x (M, K) · wᵀ + bias. The forms give bit-identical results; `form` is for tests.
+void linear(const float* x, int M, const Weight& w, Vector bias, float* out,
+            Form form = Form::automatic);
+
+/// out (T, K) = rows ids[t] of w, as float32. Throws std::out_of_range for an id outside [0, N).
+void embedding(const int* ids, int T, const Weight& w, float* out);
+
+/// out (rows, E) = x / sqrt(mean(x²) + eps) * w.
+void rms_norm(const float* x, int rows, int E, Vector w, float eps, float* out);
+
+/// table (T, half, 2) = scale·cos θ, scale·sin θ with θ = float(position) * inv_freq in float32.
+void rope_table(const int* positions, int T, const float* inv_freq, int half, float scale,
+                float* table);
+
+/// Rotates the first 2·half elements of each of `heads` heads of D elements; the rest is copied.
+/// traditional: pairs (2i, 2i+1); else pairs (i, i+half). x, out (T, heads·D), table (T, half, 2).
+void rope(const float* x, int T, int heads, int D, const float* table, int half, bool traditional,
+          float* out);
+
+/// out = gate / (1 + exp(-gate)) * up, n elements.
+void swiglu(const float* gate, const float* up, size_t n, float* out);
+
+/// exp of n floats, within 2 units in the last place.
+void exp(const float* x, size_t n, float* out);
+
+/// Keys and values of all layers in blocks of `block_tokens` tokens, float32.
+/// One reservation of address space; pages exist once they are touched.
+class KvPool {
+ public:
+  /// block_tokens must be a multiple of 16. Throws std::invalid_argument or std::bad_alloc.
+  KvPool(int layers, int num_blocks, int block_tokens, int kv_heads, int head_dim);
+  ~KvPool();
+  KvPool(const KvPool&) = delete;
+  KvPool& operator=(const KvPool&) = delete;
+
+  /// Keys of one head of one block: [block_tokens/16][head_dim][16], lanes are tokens.
+  float* keys(int block, int layer, int head) const {
+    return base_ + size_t(block) * block_floats + size_t(layer) * layer_floats +
+           size_t(head) * key_floats;
+  }
+  /// Values of one head of one block: [block_tokens][padded_dim].
+  float* values(int block, int layer, int head) const {
+    return base_ + size_t(block) * block_floats + size_t(layer) * layer_floats +
+           size_t(kv_heads) * key_floats + size_t(head) * value_floats;
+  }
+  size_t bytes() const { return bytes_; }
+
+  const int layers, num_blocks, block_tokens, kv_heads, head_dim;
+  const int padded_dim;  // head_dim rounded up to 16
+  const size_t key_floats, value_floats, layer_floats, block_floats;
+
+ private:
+  size_t bytes_ = 0;
+  float* base_ = nullptr;
+};
+
+/// Rows [first_row, first_row + rows) of a batch belong to one sequence that already has `offset`
+/// tokens in the cache. Its block table starts at `first_block` of the batch's block list.
+struct Span {
+  int first_row = 0;
+  int rows = 0;
+  int offset = 0;
+  int first_block = 0;
+};
+
+/// Throws std::invalid_argument unless spans and blocks fit a batch of T rows and this pool.
+void validate(std::span<const Span> spans, std::span<const int> blocks, int T, const KvPool& pool);
+
+/// Writes k and v (T, kv_heads·D) of all rows into the pool, then attends causally:
+/// q, out (T, heads·D). Rows outside every span become 0.
+void attention(const float* q, const float* k, const float* v, int T, int heads, KvPool& pool,
+               int layer, std::span<const Span> spans, std::span<const int> blocks, float scale,
+               float* out);
+
+/// Top k of each row of logits (rows, vocab), descending, ties by lower id; ids and values (rows, k).
+/// max_lse (rows, 3) = largest logit, log-sum-exp of the row, log-sum-exp of row * inv_temperature.
+/// Where k > vocab the rest is filled with id -1 and -inf. -inf logits are allowed.
+/// Returns 0; 1 + r if row r has a NaN or +inf or no finite logit (outputs of that row undefined).
+int candidates(const float* logits, int rows, int vocab, const float* inv_temperature, int k,
+               float* max_lse, int* ids, float* values);
+
+/// "avx512", "avx2" or "portable": the best the CPU has, or what OMLX_CPU_TIER names.
+/// Throws std::runtime_error if that names no tier of this build or of this CPU.
+std::string tier();
+
+/// Selects a tier by name for tests; false if the build or the CPU does not have it.
+bool set_tier(const std::string& name);
+
+}  // namespace omlx::kernels

@@ -1,0 +1,396 @@
+// MLX primitives over the kernels, and the C functions that make them.
+//
+// eval_cpu runs on the thread that evaluates and only allocates the output; the work is dispatched to
+// the stream's thread, in evaluation order. MLX keeps inputs and outputs alive until it has run.
+#include <exception>
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "../src/internal.h"
+#include "kernels.h"
+#include "mlx/allocator.h"
+#include "mlx/backend/cpu/encoder.h"
+#include "mlx/device.h"
+#include "mlx/ops.h"
+#include "mlx/primitives.h"
+#include "omlxc_kernels.h"
+#include "threads.h"
+
+namespace mx = mlx::core;
+namespace k = omlx::kernels;
+
+namespace {
+
+using Arrays = std::vector<mx::array>;
+
+/// Copies `from` to row-major `to`; element size 1, 2, 4 or 8.
+void copy_strided(const char* from, const mx::Shape& shape, const mx::Strides& strides, size_t axis,
+                  size_t item, char*& to) {
+  if (axis == shape.size()) {
+    std::copy_n(from, item, to);
+    to += item;
+    return;
+  }
+  for (int i = 0; i < shape[axis]; i++)
+    copy_strided(from + i * strides[axis] * static_cast<int64_t>(item), shape, strides, axis + 1, item, to);
+}
+
+/// An operation with one float32 output. `run` gets row-contiguous inputs.
+class Kernel final : public mx::Primitive {
+ public:
+  using Run = std::function<void(const std::vector<const void*>& in, float* out)>;
+
+  Kernel(mx::Stream stream, const char* name, Run run)
+      : Primitive(stream), name_(name), run_(std::move(run)) {}
+
+  void eval_cpu(const Arrays& inputs, Arrays& outputs) override {
+    auto& encoder = mx::cpu::get_command_encoder(stream());
+    mx::array& out = outputs[0];
+    out.set_data(mx::allocator::malloc(out.nbytes()));
+    std::vector<const void*> in;
+    in.reserve(inputs.size());
+    for (const mx::array& a : inputs) in.push_back(contiguous(a, encoder));
+    encoder.dispatch([run = run_, in = std::move(in), to = out.data<float>()] { run(in, to); });
+  }
+
+  void eval_gpu(const Arrays&, Arrays&) override {
+    throw std::runtime_error(std::string(name_) + " runs on the CPU only; use the stock operations on a GPU");
+  }
+
+  const char* name() const override { return name_; }
+
+ private:
+  static const void* contiguous(const mx::array& a, mx::cpu::CommandEncoder& encoder) {
+    if (a.flags().row_contiguous) return a.data<char>();
+    mx::array copy(a.shape(), a.dtype(), nullptr, {});
+    copy.set_data(mx::allocator::malloc(copy.nbytes()));
+    encoder.add_temporary(copy);
+    encoder.dispatch([from = a.data<char>(), to = copy.data<char>(), shape = a.shape(),
+                      strides = a.strides(), item = a.itemsize()] {
+      char* end = to;
+      copy_strided(from, shape, strides, 0, item, end);
+    });
+    return copy.data<char>();
+  }
+
+  const char* name_;
+  Run run_;
+};
+
+const mx::array& ref(void* handle, const char* what) {
+  if (!handle) throw std::invalid_argument(std::string(what) + " is null");
+  return *static_cast<mx::array*>(handle);
+}
+
+std::string shape_text(const mx::array& a) {
+  std::string text = "(";
+  for (size_t i = 0; i < a.ndim(); i++) text += (i ? ", " : "") + std::to_string(a.shape()[i]);
+  return text + ")";
+}
+
+void expect(bool holds, const char* what, const mx::array& a) {
+  if (!holds) throw std::invalid_argument(std::string(what) + ", got shape " + shape_text(a));
+}
+
+bool is_float(mx::Dtype t) { return t == mx::float32 || t == mx::float16 || t == mx::bfloat16; }
+
+k::DType dtype_of(const mx::array& a, const char* what) {
+  if (a.dtype() == mx::float32) return k::DType::f32;
+  if (a.dtype() == mx::float16) return k::DType::f16;
+  if (a.dtype() == mx::bfloat16) return k::DType::bf16;
+  throw std::invalid_argument(std::string(what) + " must be float32, float16 or bfloat16");
+}
+
+/// Activations as float32.
+mx::array activations(void* handle, const char* what) {
+  const mx::array& a = ref(handle, what);
+  if (a.dtype() == mx::float32) return a;
+  if (!is_float(a.dtype())) throw std::invalid_argument(std::string(what) + " must have a float type");
+  return mx::astype(a, mx::float32);
+}
+
+mx::array int32s(void* handle, const char* what) {
+  const mx::array& a = ref(handle, what);
+  if (a.dtype() == mx::int32) return a;
+  if (!mx::issubdtype(a.dtype(), mx::integer)) throw std::invalid_argument(std::string(what) + " must be int32");
+  return mx::astype(a, mx::int32);
+}
+
+mx::array make(mx::Shape shape, const char* name, Arrays inputs, Kernel::Run run) {
+  auto kernel = std::make_shared<Kernel>(mx::default_stream(mx::default_device()), name, std::move(run));
+  return mx::array(std::move(shape), mx::float32, std::move(kernel), std::move(inputs));
+}
+
+/// Runs f and hands out the array it returns; an exception becomes the error text and NULL.
+template <class F>
+void* guarded(const char* name, F&& f) {
+  try {
+    return omlx::give(new mx::array(f()));
+  } catch (const std::exception& e) {
+    omlx::set_error((std::string(name) + ": " + e.what()).c_str());
+  } catch (...) {
+    omlx::set_error((std::string(name) + ": unknown error").c_str());
+  }
+  return nullptr;
+}
+
+/// A weight without its pointers, and its arrays appended to inputs: w, then scales and biases.
+k::Weight weight(void* w_handle, void* scales_handle, void* biases_handle, int bits, int group, Arrays& inputs) {
+  const mx::array& w = ref(w_handle, "w");
+  expect(w.ndim() == 2, "w must have two axes", w);
+  k::Weight out;
+  out.bits = bits;
+  out.group = group;
+  out.rows = w.shape(0);
+  inputs.push_back(w);
+  if (bits == 0) {
+    out.dtype = dtype_of(w, "w");
+    out.cols = w.shape(1);
+  } else {
+    const mx::array& scales = ref(scales_handle, "scales");
+    const mx::array& biases = ref(biases_handle, "biases");
+    if (w.dtype() != mx::uint32) throw std::invalid_argument("w must be uint32 when bits is not 0");
+    if (scales.dtype() != biases.dtype()) throw std::invalid_argument("scales and biases must have one type");
+    out.dtype = dtype_of(scales, "scales");
+    expect(scales.ndim() == 2 && scales.shape(0) == out.rows, "scales must be (N, K/group_size)", scales);
+    expect(biases.shape() == scales.shape(), "biases must have the shape of scales", biases);
+    out.cols = scales.shape(1) * group;
+    expect(int64_t(w.shape(1)) * 32 == int64_t(out.cols) * bits, "w must be (N, K*bits/32)", w);
+    inputs.push_back(scales);
+    inputs.push_back(biases);
+  }
+  k::validate(out);
+  return out;
+}
+
+/// Fills in the pointers from the inputs at `first`; returns the index behind them.
+size_t point(k::Weight& w, const std::vector<const void*>& in, size_t first) {
+  w.data = in[first];
+  if (w.bits == 0) return first + 1;
+  w.scales = in[first + 1];
+  w.biases = in[first + 2];
+  return first + 3;
+}
+
+struct Batch {
+  std::vector<k::Span> spans;
+  std::vector<int> blocks;
+};
+
+// A pool or batch handle is a pointer to a shared_ptr; graphs hold copies of the shared_ptr.
+using PoolHandle = std::shared_ptr<k::KvPool>;
+using BatchHandle = std::shared_ptr<const Batch>;
+
+}  // namespace
+
+extern "C" {
+
+void* omlx_x_linear(void* x_handle, void* w_handle, void* scales, void* biases, void* bias_handle, int bits,
+                    int group_size) {
+  return guarded("linear", [&] {
+    const mx::array x = activations(x_handle, "x");
+    Arrays inputs{x};
+    const k::Weight w = weight(w_handle, scales, biases, bits, group_size, inputs);
+    expect(x.ndim() >= 1 && x.shape(-1) == w.cols, "the last axis of x must be K", x);
+    k::Vector bias;
+    if (bias_handle) {
+      const mx::array& b = ref(bias_handle, "bias");
+      expect(b.ndim() == 1 && b.shape(0) == w.rows, "bias must be (N)", b);
+      bias.dtype = dtype_of(b, "bias");
+      inputs.push_back(b);
+    }
+    mx::Shape shape = x.shape();
+    shape.back() = w.rows;
+    const int rows = static_cast<int>(x.size() / static_cast<size_t>(w.cols));
+    const bool has_bias = bias_handle != nullptr;
+    return make(std::move(shape), "omlx_x_linear", std::move(inputs),
+                [w, bias, rows, has_bias](const std::vector<const void*>& in, float* out) {
+                  k::Weight bound = w;
+                  k::Vector b = bias;
+                  const size_t next = point(bound, in, 1);
+                  if (has_bias) b.data = in[next];
+                  k::linear(static_cast<const float*>(in[0]), rows, bound, b, out);
+                });
+  });
+}
+
+void* omlx_x_embedding(void* ids_handle, void* w_handle, void* scales, void* biases, int bits, int group_size) {
+  return guarded("embedding", [&] {
+    const mx::array ids = int32s(ids_handle, "ids");
+    expect(ids.ndim() == 1, "ids must have one axis", ids);
+    Arrays inputs{ids};
+    const k::Weight w = weight(w_handle, scales, biases, bits, group_size, inputs);
+    const int rows = ids.shape(0);
+    return make({rows, w.cols}, "omlx_x_embedding", std::move(inputs),
+                [w, rows](const std::vector<const void*>& in, float* out) {
+                  k::Weight bound = w;
+                  point(bound, in, 1);
+                  k::embedding(static_cast<const int*>(in[0]), rows, bound, out);
+                });
+  });
+}
+
+void* omlx_x_rms_norm(void* x_handle, void* w_handle, float eps) {
+  return guarded("rms_norm", [&] {
+    const mx::array x = activations(x_handle, "x");
+    expect(x.ndim() >= 1 && x.shape(-1) > 0, "x needs a last axis", x);
+    const int E = x.shape(-1);
+    Arrays inputs{x};
+    k::Vector w;
+    if (w_handle) {
+      const mx::array& a = ref(w_handle, "w");
+      expect(a.ndim() == 1 && a.shape(0) == E, "w must be (E)", a);
+      w.dtype = dtype_of(a, "w");
+      inputs.push_back(a);
+    }
+    const int rows = static_cast<int>(x.size() / static_cast<size_t>(E));
+    return make(x.shape(), "omlx_x_rms_norm", std::move(inputs),
+                [w, rows, E, eps](const std::vector<const void*>& in, float* out) {
+                  k::Vector bound = w;
+                  if (in.size() > 1) bound.data = in[1];
+                  k::rms_norm(static_cast<const float*>(in[0]), rows, E, bound, eps, out);
+                });
+  });
+}
+
+void* omlx_x_rope_table(void* positions_handle, void* inv_freq_handle, float scale) {
+  return guarded("rope_table", [&] {
+    const mx::array positions = int32s(positions_handle, "positions");
+    const mx::array inv_freq = activations(inv_freq_handle, "inv_freq");
+    expect(positions.ndim() == 1, "positions must have one axis", positions);
+    expect(inv_freq.ndim() == 1, "inv_freq must have one axis", inv_freq);
+    const int rows = positions.shape(0), half = inv_freq.shape(0);
+    return make({rows, half, 2}, "omlx_x_rope_table", {positions, inv_freq},
+                [rows, half, scale](const std::vector<const void*>& in, float* out) {
+                  k::rope_table(static_cast<const int*>(in[0]), rows, static_cast<const float*>(in[1]), half,
+                                scale, out);
+                });
+  });
+}
+
+void* omlx_x_rope(void* x_handle, void* table_handle, int num_heads, int traditional) {
+  return guarded("rope", [&] {
+    const mx::array x = activations(x_handle, "x");
+    const mx::array table = activations(table_handle, "table");
+    expect(x.ndim() == 2 && num_heads > 0 && x.shape(1) % num_heads == 0, "x must be (T, H*D)", x);
+    const int rows = x.shape(0), D = x.shape(1) / num_heads;
+    expect(table.ndim() == 3 && table.shape(0) == rows && table.shape(2) == 2 && table.shape(1) * 2 <= D,
+           "table must be (T, d/2, 2) with d <= D", table);
+    const int half = table.shape(1);
+    return make(x.shape(), "omlx_x_rope", {x, table},
+                [=](const std::vector<const void*>& in, float* out) {
+                  k::rope(static_cast<const float*>(in[0]), rows, num_heads, D,
+                          static_cast<const float*>(in[1]), half, traditional != 0, out);
+                });
+  });
+}
+
+void* omlx_x_swiglu(void* gate_handle, void* up_handle) {
+  return guarded("swiglu", [&] {
+    const mx::array gate = activations(gate_handle, "gate");
+    const mx::array up = activations(up_handle, "up");
+    expect(up.shape() == gate.shape(), "up must have the shape of gate", up);
+    return make(gate.shape(), "omlx_x_swiglu", {gate, up},
+                [n = gate.size()](const std::vector<const void*>& in, float* out) {
+                  k::swiglu(static_cast<const float*>(in[0]), static_cast<const float*>(in[1]), n, out);
+                });
+  });
+}
+
+void* omlx_x_attention(void* q_handle, void* k_handle, void* v_handle, void* pool_handle, void* batch_handle,
+                       int layer, float scale) {
+  return guarded("attention", [&] {
+    if (!pool_handle || !batch_handle) throw std::invalid_argument("pool or batch is null");
+    const PoolHandle pool = *static_cast<PoolHandle*>(pool_handle);
+    const BatchHandle batch = *static_cast<BatchHandle*>(batch_handle);
+    const mx::array q = activations(q_handle, "q");
+    const mx::array keys = activations(k_handle, "k");
+    const mx::array values = activations(v_handle, "v");
+    const int width = pool->kv_heads * pool->head_dim;
+    expect(q.ndim() == 2 && q.shape(1) > 0 && q.shape(1) % width == 0,
+           "q must be (T, H*D) with H a multiple of the pool's heads", q);
+    const int rows = q.shape(0), heads = q.shape(1) / pool->head_dim;
+    expect(keys.ndim() == 2 && keys.shape(0) == rows && keys.shape(1) == width, "k must be (T, Hkv*D)", keys);
+    expect(values.shape() == keys.shape(), "v must have the shape of k", values);
+    if (layer < 0 || layer >= pool->layers)
+      throw std::invalid_argument("layer " + std::to_string(layer) + " of a pool of " + std::to_string(pool->layers));
+    k::validate(batch->spans, batch->blocks, rows, *pool);
+    return make(q.shape(), "omlx_x_attention", {q, keys, values},
+                [=](const std::vector<const void*>& in, float* out) {
+                  k::attention(static_cast<const float*>(in[0]), static_cast<const float*>(in[1]),
+                               static_cast<const float*>(in[2]), rows, heads, *pool, layer, batch->spans,
+                               batch->blocks, scale, out);
+                });
+  });
+}
+
+void* omlx_pool_new(int layers, int num_blocks, int block_tokens, int kv_heads, int head_dim) {
+  try {
+    return new PoolHandle(std::make_shared<k::KvPool>(layers, num_blocks, block_tokens, kv_heads, head_dim));
+  } catch (const std::bad_alloc&) {
+    omlx::set_error("pool_new: the address space for the key/value pool cannot be reserved");
+  } catch (const std::exception& e) {
+    omlx::set_error((std::string("pool_new: ") + e.what()).c_str());
+  }
+  return nullptr;
+}
+
+void omlx_pool_free(void* pool) { delete static_cast<PoolHandle*>(pool); }
+
+double omlx_pool_bytes(void* pool) {
+  return pool ? static_cast<double>((*static_cast<PoolHandle*>(pool))->bytes()) : 0.0;
+}
+
+void* omlx_batch_new(const int* spans, int n_spans, const int* blocks, int n_blocks) {
+  try {
+    auto batch = std::make_shared<Batch>();
+    for (int i = 0; i < n_spans; i++)
+      batch->spans.push_back({spans[4 * i], spans[4 * i + 1], spans[4 * i + 2], spans[4 * i + 3]});
+    if (n_blocks > 0) batch->blocks.assign(blocks, blocks + n_blocks);
+    return new BatchHandle(std::move(batch));
+  } catch (const std::exception& e) {
+    omlx::set_error((std::string("batch_new: ") + e.what()).c_str());
+  }
+  return nullptr;
+}
+
+void omlx_batch_free(void* batch) { delete static_cast<BatchHandle*>(batch); }
+
+int omlx_x_candidates(const float* logits, int rows, int vocab, const float* inv_temperature, int top, float* max_lse,
+                      int* ids, float* values) {
+  try {
+    if (rows < 0 || vocab < 1 || top < 1 || top > 1024)
+      throw std::invalid_argument("needs vocab >= 1 and k from 1 to 1024");
+    const int bad = k::candidates(logits, rows, vocab, inv_temperature, top, max_lse, ids, values);
+    if (bad == 0) return 0;
+    throw std::runtime_error("the logits of row " + std::to_string(bad - 1) + " are NaN, +inf or all -inf");
+  } catch (const std::exception& e) {
+    omlx::set_error((std::string("candidates: ") + e.what()).c_str());
+  }
+  return -1;
+}
+
+int omlx_x_threads(int n) {
+  try {
+    return n < 0 ? k::num_threads() : k::set_num_threads(n);
+  } catch (const std::exception& e) {
+    omlx::set_error((std::string("threads: ") + e.what()).c_str());
+  }
+  return -1;
+}
+
+const char* omlx_x_tier(void) {
+  try {
+    static const std::string name = k::tier();
+    return name.c_str();
+  } catch (const std::exception& e) {
+    omlx::set_error(e.what());
+  }
+  return nullptr;
+}
+
+}  // extern "C"

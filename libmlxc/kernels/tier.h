@@ -1,0 +1,79 @@
+// What one tier (instruction set) provides: kernels over index ranges, single-threaded, no allocation.
+#pragma once
+#include "kernels.h"
+
+namespace omlx::kernels {
+
+struct LinearJob {
+  const float* x;
+  int M;
+  const Weight* w;
+  Vector bias;
+  float* out;
+};
+
+/// Query vectors that share one key/value head of one sequence, and where their keys are.
+struct AttentionTile {
+  static constexpr int MAX_QUERIES = 24;
+  static constexpr int CHUNK = 256;  // keys per partial softmax, absolute borders
+
+  const KvPool* pool;
+  int layer;
+  int kv_head;
+  const int* blocks;  // block table of the sequence
+  float scale;
+  int count;                          // queries, by ascending limit
+  const float* query[MAX_QUERIES];    // head_dim floats each
+  int limit[MAX_QUERIES];             // keys [0, limit) are visible
+};
+
+/// Softmax state of the queries of a tile. acc holds count rows of padded_dim floats.
+struct AttentionState {
+  float max[AttentionTile::MAX_QUERIES];
+  float sum[AttentionTile::MAX_QUERIES];
+  float* acc;
+};
+
+struct BlockStats {
+  float max;
+  bool bad;  // NaN or +inf seen
+};
+
+struct Tier {
+  const char* name;
+  int tile_n;  // weight rows that matvec and gemm handle together
+
+  /// out rows of all M, columns [n0, n1); M <= MATVEC_ROWS.
+  void (*matvec)(const LinearJob&, int n0, int n1);
+  /// Same for rows [m0, m1); panel: panel_floats(n1 - n0, K) floats of scratch.
+  void (*gemm)(const LinearJob&, int m0, int m1, int n0, int n1, float* panel);
+  /// One row of w as float32.
+  void (*dequantize)(const Weight&, int row, float* out);
+  void (*rms_norm)(const float* x, int E, Vector w, float eps, float* out);
+  void (*rope)(const float* x, int heads, int D, const float* table, int half, bool traditional,
+               float* out);
+  void (*swiglu)(const float* gate, const float* up, size_t n, float* out);
+  void (*exp)(const float* x, size_t n, float* out);
+  /// Partial softmax of one chunk of keys for every query that sees at least one key of it.
+  /// scores: MAX_QUERIES * CHUNK floats of scratch.
+  void (*attend)(const AttentionTile&, int chunk, float* scores, AttentionState&);
+  /// Adds the partial result of the next chunk to a running state (both count rows).
+  void (*merge)(AttentionState& into, const AttentionState& part, int count, int padded_dim);
+  /// out[d] = acc[d] / sum.
+  void (*finish)(const float* acc, float sum, int head_dim, float* out);
+  /// Maximum of n logits, and of each bucket: bucket b = lane (b % 16) of `stride` consecutive vectors.
+  BlockStats (*block_max)(const float* x, int n, int stride, float* buckets);
+  /// Sum of exp((x - max) * t) over n <= 4096 logits.
+  float (*sum_exp)(const float* x, int n, float max, float t);
+  /// Indices (plus base) of logits >= threshold, ascending; returns their number.
+  int (*filter)(const float* x, int n, float threshold, int base, int* ids);
+};
+
+constexpr int MATVEC_ROWS = 4;
+
+/// Row stride of a dequantized panel: a multiple of 16, off the powers of two that alias in L1.
+inline size_t panel_stride(int K) { return (size_t(K) + 15) / 16 * 16 + 16; }
+
+const Tier& active_tier();
+
+}  // namespace omlx::kernels
