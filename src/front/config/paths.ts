@@ -15,9 +15,3 @@ export const settingsFile = (basePath: string): string => join(basePath, "settin
 
 /** Model folder of a base folder. */
 export const modelsFolder = (basePath: string): string => join(basePath, "models");
-
-/** Where files that can be made again are kept. Absolute. */
-export function cacheFolder(env: Env = process.env): string {
-  const xdg = env["XDG_CACHE_HOME"];
-  return join(xdg?.startsWith("/") ? xdg : expandPath("~/.cache", env), "omlx");
-}

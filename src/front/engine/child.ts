@@ -55,6 +55,7 @@ export class EngineChild {
       this.#process = Bun.spawn([...command], {
         stdio: ["ignore", "pipe", "pipe"],
         serialization: "advanced",
+        detached: true, // Ctrl-C in a terminal is for the server, which ends its engines in order
         ipc: (message: FromDevice) => {
           if (message.kind === "loaded") {
             heartbeat.unlink();

@@ -21,6 +21,8 @@ export interface Engine {
   /** Of the newest process. */
   readonly pid: number;
   readonly state: EngineState;
+  /** The process has made no step for half the time after which it is killed, though someone waits for it. */
+  readonly isStalled: boolean;
   /** Processes that died so far. */
   readonly deaths: number;
   /** Requests running or waiting. */
@@ -88,6 +90,7 @@ class Supervisor implements Engine {
   #child: EngineChild | undefined;
   #info: LoadedInfo | undefined;
   #state: EngineState = "starting";
+  #isStalled = false;
   #isStopping = false;
   #deaths = 0;
   /** Deaths since a request finished. */
@@ -114,6 +117,10 @@ class Supervisor implements Engine {
 
   get state(): EngineState {
     return this.#state;
+  }
+
+  get isStalled(): boolean {
+    return this.#isStalled;
   }
 
   get deaths(): number {
@@ -213,6 +220,7 @@ class Supervisor implements Engine {
     const inStep = child.heartbeat.batch;
     log.error("engine died", { model: name, engine: child.pid, cause: death.cause, inStep });
     this.#state = "restarting";
+    this.#isStalled = false;
     this.#failStats();
     this.#client.disconnect(
       this.#dead(`died while it served this request (${death.cause}); it starts again, retry`),
@@ -263,6 +271,7 @@ class Supervisor implements Engine {
       stalledMs = isOwing && step === lastStep ? stalledMs + passed : 0;
       lastStep = step;
       const limitMs = isLoading ? loadTimeoutMs : stallTimeoutMs;
+      this.#isStalled = !isLoading && stalledMs >= limitMs / 2;
       if (stalledMs >= limitMs) child.kill(`no progress for ${limitMs / 1000} s`);
     }, tickMs).unref();
   }

@@ -23,6 +23,8 @@ export interface ModelStatus {
   readonly id: string;
   readonly kind: ModelKind;
   readonly state: ModelState;
+  /** Its engine makes no progress though someone waits for it. */
+  readonly isStalled: boolean;
   /** Why it cannot be served, or why it did not load last time. */
   readonly problem?: string | undefined;
   /** Of its engine process; 0: none. */
@@ -37,7 +39,7 @@ export interface ModelStatus {
 }
 
 export interface PoolStatus {
-  /** false while an engine is restarting or dead. */
+  /** false while an engine stands still, starts again or is dead. */
   readonly isReady: boolean;
   /** Id of the model that answers requests without a model name. */
   readonly defaultModel: string | null;
@@ -405,7 +407,7 @@ class EnginePool implements Pool {
       // a default model that is set but not there: none
     }
     return {
-      isReady: !models.some(({ state }) => state === "restarting" || state === "dead"),
+      isReady: !models.some((m) => m.isStalled || m.state === "restarting" || m.state === "dead"),
       defaultModel,
       models,
       usedBytes: this.#usedBytes(),
@@ -419,6 +421,7 @@ class EnginePool implements Pool {
       id: entry.id,
       kind: entry.kind,
       state: stateOf(slot),
+      isStalled: engine?.isStalled ?? false,
       problem: entry.problem ?? this.#failures.get(entry.id)?.error.message,
       pid: engine?.pid ?? 0,
       leases: slot?.leases ?? 0,

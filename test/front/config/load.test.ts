@@ -3,7 +3,6 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
-  cacheFolder,
   describeSettings,
   expandPath,
   loadSettings,
@@ -150,9 +149,7 @@ test("every setting has its own flag, variable and place in the file, and is des
   for (const s of all) expect(text).toContain(s.flag);
 });
 
-test("expandPath() and cacheFolder() follow the home folder", () => {
+test("expandPath() follows the home folder", () => {
   expect(expandPath("~/x", { HOME: "/h" })).toBe("/h/x");
   expect(expandPath("/x/~", { HOME: "/h" })).toBe("/x/~");
-  expect(cacheFolder({ HOME: "/h" })).toBe("/h/.cache/omlx");
-  expect(cacheFolder({ HOME: "/h", XDG_CACHE_HOME: "/c" })).toBe("/c/omlx");
 });

@@ -228,7 +228,12 @@ describe("Engine", () => {
 
   test("kills a process that is stopped or hangs while someone waits, then serves again", async () => {
     const engine = await start([], { stallTimeoutMs: 400 });
-    const stopped = await errorOf(ask(engine, STREAM, () => process.kill(engine.pid, "SIGSTOP")));
+    const stopping = errorOf(ask(engine, STREAM, () => process.kill(engine.pid, "SIGSTOP")));
+    const isStalled = () => engine.isStalled;
+    while (!isStalled()) await Bun.sleep(5);
+    expect(engine.state).toBe("ready");
+    const stopped = await stopping;
+    expect(isStalled()).toBe(false);
     expect(stopped.code).toBe("engine_dead");
     expect(stopped.message).toContain("no progress for 0.4 s");
     expect(await ask(engine, ANSWER)).toHaveLength(2);
