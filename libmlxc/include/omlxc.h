@@ -42,6 +42,9 @@ const char* omlx_signatures(int which);
 /* 1 when the CPU kernels are part of this library. */
 int omlx_has_kernels(void);
 
+/* From now on the system kills this process when its parent ends. */
+int omlx_die_with_parent(void);
+
 /* ---- lifetime ---- */
 
 /* Gives a handle back; NULL is allowed. */

@@ -9,7 +9,7 @@
  * - All calls of a process are made on one thread.
  */
 import { cpus } from "node:os";
-import { textAt } from "./error.ts";
+import { nativeError, textAt } from "./error.ts";
 import { currentDevice, native as symbols } from "./library.ts";
 
 export {
@@ -50,4 +50,13 @@ export function version(): string {
 export function deviceName(): string {
   symbols();
   return currentDevice() === "gpu" ? "GPU" : (cpus()[0]?.model.trim() ?? "CPU");
+}
+
+/**
+ * From now on the system kills this process when its parent ends, however that happens.
+ *
+ * @throws {OmlxError} native: the system cannot do that
+ */
+export function dieWithParent(): void {
+  if (symbols().omlx_die_with_parent() !== 0) throw nativeError("dieWithParent");
 }

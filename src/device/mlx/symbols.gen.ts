@@ -7,7 +7,7 @@ export type PointerArg = number | NodeJS.TypedArray | null;
 export type Handle = number | null;
 
 /** Digest of these declarations; the library carries its own. */
-export const CORE_SIGNATURES = "1a16aab92817bebd";
+export const CORE_SIGNATURES = "cc8e77dfa0f8961e";
 
 export const CORE_SYMBOLS = {
   omlx_init: { args: ["i32"], returns: "i32" },
@@ -16,6 +16,7 @@ export const CORE_SYMBOLS = {
   omlx_built_for: { args: [], returns: "ptr" },
   omlx_signatures: { args: ["i32"], returns: "ptr" },
   omlx_has_kernels: { args: [], returns: "i32" },
+  omlx_die_with_parent: { args: [], returns: "i32" },
   omlx_free: { args: ["ptr"], returns: "void" },
   omlx_free_many: { args: ["ptr", "i32"], returns: "void" },
   omlx_live_arrays: { args: [], returns: "f64" },
@@ -113,6 +114,7 @@ export interface CoreSymbols {
   omlx_built_for(): Handle;
   omlx_signatures(which: number): Handle;
   omlx_has_kernels(): number;
+  omlx_die_with_parent(): number;
   omlx_free(array: PointerArg): void;
   omlx_free_many(handles: PointerArg, count: number): void;
   omlx_live_arrays(): number;
