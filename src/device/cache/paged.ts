@@ -1,0 +1,52 @@
+import * as mx from "#device/mlx";
+import type { Batch } from "./batch.ts";
+import type { CacheShape } from "./contiguous.ts";
+import type { KvCache } from "./kv-cache.ts";
+
+/**
+ * KvCache of the CPU kernels: one native pool holds the blocks of all layers; the attention kernel writes into it in
+ * place and reads through block tables. Sharing a block costs nothing, so most hooks have nothing to do.
+ */
+export class PagedCache implements KvCache {
+  readonly blockTokens: number;
+  readonly #pool: mx.native.Pool;
+  #batch: mx.native.BatchHandle | null = null;
+
+  /** @param numBlocks address space is reserved for all of them, memory is taken as they are written */
+  constructor(shape: CacheShape, numBlocks: number) {
+    this.blockTokens = shape.blockTokens;
+    this.#pool = mx.native.poolNew({ ...shape, numBlocks });
+  }
+
+  open(): void {}
+
+  begin(batch: Batch): void {
+    const spans: number[] = [];
+    const blocks: number[] = [];
+    for (const span of batch.spans) {
+      spans.push(span.start, span.rows, span.offset, blocks.length);
+      for (const id of span.blocks) blocks.push(id);
+    }
+    this.end();
+    this.#batch = mx.native.batchNew(Int32Array.from(spans), Int32Array.from(blocks));
+  }
+
+  attend(layer: number, q: mx.MxArray, k: mx.MxArray, v: mx.MxArray, scale: number): mx.MxArray {
+    if (!this.#batch) throw new Error("attend() needs begin()");
+    return mx.native.attention(q, k, v, this.#pool, this.#batch, layer, scale);
+  }
+
+  end(): void {
+    if (this.#batch) mx.native.batchFree(this.#batch);
+    this.#batch = null;
+  }
+
+  seal(): void {}
+  close(): void {}
+  drop(): void {}
+
+  dispose(): void {
+    this.end();
+    mx.native.poolFree(this.#pool);
+  }
+}

@@ -1,0 +1,180 @@
+import * as mx from "#device/mlx";
+import type { RopeFrequencies } from "./rope.ts";
+
+/** A weight matrix as it lies in the file: dense (bits 0), or MLX affine quantized with scales and biases. */
+export interface Matrix {
+  /** Dense (N, K), or packed uint32 (N, K*bits/32). */
+  readonly weight: mx.MxArray;
+  /** (N, K/groupSize), quantized only. */
+  readonly scales: mx.MxArray | null;
+  readonly biases: mx.MxArray | null;
+  /** 0: dense. */
+  readonly bits: number;
+  readonly groupSize: number;
+}
+
+/** x (T, K) → (T, N) */
+export type Linear = (x: mx.MxArray) => mx.MxArray;
+/** ids (T) int32 → (T, E) */
+export type Embedding = (ids: mx.MxArray) => mx.MxArray;
+/** Any shape, over the last axis. */
+export type Norm = (x: mx.MxArray) => mx.MxArray;
+/** x (T, heads*D) → same, rotated by each row's position */
+export type Rotation = (x: mx.MxArray, heads: number) => mx.MxArray;
+
+/**
+ * The fused operations, in two forms: own CPU kernels (native) and stock MLX (any device, the definition of correct).
+ * Weights are bound once, at load; what a form keeps beyond them it adds to `owned`.
+ */
+export interface Kernels {
+  readonly mode: "native" | "stock";
+  linear(matrix: Matrix, bias: mx.MxArray | null): Linear;
+  embedding(matrix: Matrix): Embedding;
+  rmsNorm(weight: mx.MxArray, eps: number): Norm;
+  /** Called once per step with the rows' positions (T) int32. */
+  rotation(
+    frequencies: RopeFrequencies,
+    headDim: number,
+    traditional: boolean,
+  ): (positions: mx.MxArray) => Rotation;
+  /** silu(gate) * up */
+  swiglu(gate: mx.MxArray, up: mx.MxArray): mx.MxArray;
+  /** Frees what the bound weights needed beyond the file's own tensors. */
+  dispose(): void;
+}
+
+/** Own CPU kernels: float32 activations over the weights as they lie in the mapped file. */
+export function nativeKernels(): Kernels {
+  const owned: mx.MxArray[] = [];
+  return {
+    mode: "native",
+    linear: (m, bias) => (x) =>
+      mx.native.linear(x, m.weight, m.scales, m.biases, bias, m.bits, m.groupSize),
+    embedding: (m) => (ids) =>
+      mx.native.embedding(ids, m.weight, m.scales, m.biases, m.bits, m.groupSize),
+    rmsNorm: (weight, eps) => (x) => mx.native.rmsNorm(x, weight, eps),
+    rotation(frequencies, _headDim, traditional) {
+      const inverse = mx.keep(
+        mx.array(frequencies.inverse, [frequencies.inverse.length], "float32"),
+      );
+      owned.push(inverse);
+      return (positions) => {
+        const table = mx.native.ropeTable(positions, inverse, frequencies.scale);
+        return (x, heads) => mx.native.rope(x, table, heads, traditional);
+      };
+    },
+    swiglu: (gate, up) => mx.native.swiglu(gate, up),
+    dispose: () => freeAll(owned),
+  };
+}
+
+/**
+ * Stock MLX operations.
+ *
+ * @param dtype activations and residual stream; on the CPU float32, where MLX would else convert weights on every call
+ *   and accumulate in 16 bits
+ */
+export function stockKernels(dtype: mx.Dtype): Kernels {
+  const owned: mx.MxArray[] = [];
+  const cast = (x: mx.MxArray): mx.MxArray => {
+    if (x.dtype === dtype) return x;
+    const converted = mx.scope(() => {
+      const y = mx.keep(mx.astype(x, dtype));
+      mx.evaluate(y);
+      return y;
+    });
+    owned.push(converted);
+    return converted;
+  };
+  const kept = (make: () => mx.MxArray): mx.MxArray => {
+    const made = mx.scope(() => {
+      const y = mx.keep(make());
+      mx.evaluate(y);
+      return y;
+    });
+    owned.push(made);
+    return made;
+  };
+  return {
+    mode: "stock",
+    linear(m, bias) {
+      const b = bias ? cast(bias) : null;
+      const plus = (y: mx.MxArray) => (b ? mx.add(y, b) : y);
+      if (m.bits === 0) {
+        const weight = cast(m.weight);
+        return (x) => plus(mx.matmul(x, mx.transpose(weight, [1, 0])));
+      }
+      const scales = cast(m.scales as mx.MxArray);
+      const biases = cast(m.biases as mx.MxArray);
+      const options = { groupSize: m.groupSize, bits: m.bits, transpose: true } as const;
+      return (x) => plus(mx.quantizedMatmul(x, m.weight, scales, biases, options));
+    },
+    embedding(m) {
+      if (m.bits === 0) {
+        const weight = m.weight; // rows are cast after the look-up: no second copy of the table
+        return (ids) => mx.astype(mx.take(weight, ids, 0), dtype);
+      }
+      const scales = cast(m.scales as mx.MxArray);
+      const biases = cast(m.biases as mx.MxArray);
+      const options = { groupSize: m.groupSize, bits: m.bits } as const;
+      return (ids) =>
+        mx.dequantize(
+          mx.take(m.weight, ids, 0),
+          mx.take(scales, ids, 0),
+          mx.take(biases, ids, 0),
+          options,
+        );
+    },
+    rmsNorm(weight, eps) {
+      const w = cast(weight);
+      return (x) => mx.fast.rmsNorm(x, w, eps);
+    },
+    rotation(frequencies, headDim, traditional) {
+      const dims = frequencies.inverse.length * 2;
+      const wavelengths = kept(() =>
+        mx.array(
+          frequencies.inverse.map((f) => 1 / f),
+          [dims / 2],
+          "float32",
+        ),
+      );
+      const factor = frequencies.scale;
+      return (positions) => (x, heads) => {
+        const rows = x.shape[0] as number;
+        const scaled = factor === 1 ? x : scaleRotated(x, factor, dims, heads, headDim);
+        const rotated = mx.fast.rope(mx.reshape(scaled, [rows, heads, 1, headDim]), {
+          dims,
+          traditional,
+          scale: 1,
+          offset: positions,
+          freqs: wavelengths,
+          base: null,
+        });
+        return mx.reshape(rotated, [rows, heads * headDim]);
+      };
+    },
+    swiglu: (gate, up) => mx.multiply(mx.multiply(gate, mx.sigmoid(gate)), up),
+    dispose: () => freeAll(owned),
+  };
+}
+
+/** Multiplies the rotated dimensions alone, as mlx-lm does for yarn. */
+function scaleRotated(
+  x: mx.MxArray,
+  factor: number,
+  dims: number,
+  heads: number,
+  headDim: number,
+): mx.MxArray {
+  const mask = Float32Array.from({ length: headDim }, (_, i) => (i < dims ? factor : 1));
+  const rows = x.shape[0] as number;
+  const scale = mx.astype(mx.array(mask, [headDim], "float32"), x.dtype);
+  return mx.reshape(mx.multiply(mx.reshape(x, [rows, heads, headDim]), scale), [
+    rows,
+    heads * headDim,
+  ]);
+}
+
+function freeAll(arrays: mx.MxArray[]): void {
+  for (const array of arrays.splice(0)) mx.free(array);
+}
