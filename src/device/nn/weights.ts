@@ -126,7 +126,7 @@ export class Weights {
   dispose(): void {
     for (const array of this.#taken.values()) mx.free(array);
     this.#taken.clear();
-    for (const mapping of this.#mappings.values()) mapping.close();
+    for (const mapping of this.#mappings.values()) mx.closeMapping(mapping);
     this.#mappings.clear();
   }
 
