@@ -1,0 +1,24 @@
+import type { ErrorData } from "#core/contract";
+import type { GenerationDefaults } from "#core/formats";
+import type { Conversation } from "./template/conversation.ts";
+import type { Vocabulary } from "./vocabulary.ts";
+
+/** HTTP thread to text Worker. The first message is always "load"; each is answered by one reply with its id. */
+export type ToText =
+  | { readonly kind: "load"; readonly id: number; readonly modelId: string; readonly path: string }
+  | { readonly kind: "encode"; readonly id: number; readonly conversation: Conversation };
+
+/** What the HTTP thread keeps of a model's texts. */
+export interface LoadedText {
+  readonly vocabulary: Vocabulary;
+  readonly vocabSize: number;
+  /** Of config.json, generation_config.json and the tokenizer. */
+  readonly eosIds: readonly number[];
+  readonly generation: GenerationDefaults;
+  readonly controls: readonly (readonly [text: string, id: number])[];
+}
+
+export type FromText =
+  | { readonly kind: "loaded"; readonly id: number; readonly loaded: LoadedText }
+  | { readonly kind: "encoded"; readonly id: number; readonly ids: Int32Array<ArrayBuffer> }
+  | { readonly kind: "failed"; readonly id: number; readonly error: ErrorData };

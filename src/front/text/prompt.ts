@@ -1,0 +1,90 @@
+import {
+  type ChatRequest,
+  GREEDY,
+  invalidRequest,
+  OmlxError,
+  type SamplingParams,
+  type TokenRequest,
+} from "#core/contract";
+import type { GenerationDefaults } from "#core/formats";
+
+/** What a model says about its answers. */
+export interface ModelFacts {
+  readonly eosIds: readonly number[];
+  readonly generation: GenerationDefaults;
+  /** Ids of control tokens, by their text. */
+  readonly controlIds: ReadonlyMap<string, number>;
+}
+
+/** Sampling where neither request nor model says anything. */
+const DEFAULT_SAMPLING: SamplingParams = { ...GREEDY, temperature: 1, topP: 0.95 };
+
+/** Stop strings are looked for at every character. */
+const MAX_STOP_CHARS = 65_536;
+
+/**
+ * The token request of a rendered conversation. The answer is clamped to what the window leaves.
+ *
+ * @throws {OmlxError} context_length with numTokens and maxTokens; invalid_request
+ */
+export function toTokenRequest(
+  request: ChatRequest,
+  promptIds: readonly number[],
+  facts: ModelFacts,
+  limits: { readonly contextWindow: number },
+): TokenRequest {
+  const numTokens = promptIds.length;
+  const maxTokens = limits.contextWindow;
+  if (numTokens === 0) throw invalidRequest("Cannot answer: the prompt is empty", "messages");
+  if (numTokens >= maxTokens) {
+    const relation = numTokens > maxTokens ? ">" : "fill the";
+    throw new OmlxError({
+      code: "context_length",
+      message: `prompt is too long: ${numTokens} tokens ${relation} ${maxTokens} maximum`,
+      param: "messages",
+      data: { numTokens, maxTokens },
+    });
+  }
+  if (request.stop.reduce((sum, stop) => sum + stop.length, 0) > MAX_STOP_CHARS) {
+    throw invalidRequest(`Cannot stop at more than ${MAX_STOP_CHARS} characters`, "stop");
+  }
+  const room = maxTokens - numTokens;
+  return {
+    id: crypto.randomUUID(),
+    promptIds,
+    maxTokens: Math.min(request.maxTokens ?? room, room),
+    minTokens: request.minTokens,
+    stopIds: [
+      ...new Set([
+        ...(request.ignoreEos ? [] : facts.eosIds),
+        ...stopTextsOf(request, facts).keys(),
+      ]),
+    ],
+    sampling: samplingOf(request.sampling, facts.generation),
+    lane: request.lane,
+    topLogprobs: request.topLogprobs,
+  };
+}
+
+/** Stop strings that are control tokens: these are not part of the text, so their ids stop. */
+export function stopTextsOf(request: ChatRequest, facts: ModelFacts): ReadonlyMap<number, string> {
+  const out = new Map<number, string>();
+  for (const stop of request.stop) {
+    const id = facts.controlIds.get(stop);
+    if (id !== undefined) out.set(id, stop);
+  }
+  return out;
+}
+
+/** The request's own values, else the model's, else ours. */
+function samplingOf(
+  asked: Partial<SamplingParams>,
+  { temperature, topP, topK, minP, repetitionPenalty }: GenerationDefaults,
+): SamplingParams {
+  const given = Object.entries({ temperature, topP, topK, minP, repetitionPenalty });
+  const fromModel = Object.fromEntries(given.filter(([, value]) => value !== undefined));
+  const fromClient = Object.fromEntries(
+    Object.entries(asked).filter(([, value]) => value !== undefined),
+  );
+  return { ...DEFAULT_SAMPLING, ...fromModel, ...fromClient };
+}

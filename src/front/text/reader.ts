@@ -1,0 +1,119 @@
+import type {
+  ChatEvent,
+  ChatRequest,
+  FinishReason,
+  TokenEvent,
+  TokenRequest,
+  TokenUsage,
+} from "#core/contract";
+import { Detokenizer } from "./detokenizer.ts";
+import { StopFilter } from "./stop-filter.ts";
+import type { Vocabulary } from "./vocabulary.ts";
+
+/** Token events of one answer → its chat events. */
+export interface Reader {
+  /** Events that this token event makes certain. */
+  read(event: TokenEvent): Iterable<ChatEvent>;
+  /** A stop string was met: nothing more is read. */
+  readonly stopped: boolean;
+  /** What was held back, then the one "end" event. Called once, after the last token event that is wanted. */
+  end(): Iterable<ChatEvent>;
+}
+
+/**
+ * Detokenizes, then ends the text at the first stop string. However the tokens are spread over events, the text is the
+ * same.
+ *
+ * @param stopTexts stop strings that are single control tokens, by id: they end the answer downstairs
+ */
+export function createReader(
+  vocabulary: Vocabulary,
+  request: ChatRequest,
+  prompt: TokenRequest,
+  stopTexts: ReadonlyMap<number, string>,
+): Reader {
+  return new TextReader(vocabulary, request, prompt, stopTexts);
+}
+
+class TextReader implements Reader {
+  readonly #detokenizer: Detokenizer;
+  readonly #filter: StopFilter;
+  readonly #stopTexts: ReadonlyMap<number, string>;
+  readonly #promptTokens: number;
+  #numTokens = 0;
+  #isStarted = false;
+  #reason: FinishReason = "stop";
+  #stopId: number | undefined;
+  #usage: TokenUsage | undefined;
+
+  constructor(
+    vocabulary: Vocabulary,
+    request: ChatRequest,
+    prompt: TokenRequest,
+    stopTexts: ReadonlyMap<number, string>,
+  ) {
+    this.#detokenizer = new Detokenizer(vocabulary);
+    this.#filter = new StopFilter(request.stop);
+    this.#stopTexts = stopTexts;
+    this.#promptTokens = prompt.promptIds.length;
+  }
+
+  get stopped(): boolean {
+    return this.#filter.found !== undefined;
+  }
+
+  *read(event: TokenEvent): Generator<ChatEvent> {
+    yield* this.#start();
+    switch (event.kind) {
+      case "prefill":
+        break;
+      case "tokens":
+        yield* this.#readTokens(event.ids);
+        break;
+      case "finish":
+        if (this.stopped) break;
+        this.#reason = event.reason;
+        this.#stopId = event.stopId;
+        this.#usage = event.usage;
+        break;
+    }
+  }
+
+  *end(): Generator<ChatEvent> {
+    yield* this.#start();
+    // the detokenizer's rest may complete a stop string, the filter's rest cannot
+    yield* say(this.#filter.push(this.#detokenizer.end()) + this.#filter.end());
+    const stop = this.#filter.found ?? this.#stopTexts.get(this.#stopId ?? -1);
+    yield {
+      kind: "end",
+      reason: this.stopped ? "stop" : this.#reason,
+      stop,
+      usage: {
+        promptTokens: this.#usage?.promptTokens ?? this.#promptTokens,
+        cachedTokens: this.#usage?.cachedTokens ?? 0,
+        completionTokens: this.#usage?.completionTokens ?? this.#numTokens,
+        reasoningTokens: 0,
+      },
+    };
+  }
+
+  *#start(): Generator<ChatEvent> {
+    if (this.#isStarted) return;
+    this.#isStarted = true;
+    yield { kind: "start", promptTokens: this.#promptTokens };
+  }
+
+  *#readTokens(ids: readonly number[]): Generator<ChatEvent> {
+    let text = "";
+    for (const id of ids) {
+      if (this.stopped) break; // computed past the stop string: neither shown nor counted
+      this.#numTokens++;
+      text += this.#filter.push(this.#detokenizer.push(id));
+    }
+    yield* say(text);
+  }
+}
+
+function* say(text: string): Generator<ChatEvent> {
+  if (text !== "") yield { kind: "text", text };
+}

@@ -1,0 +1,184 @@
+import { invalidRequest, OmlxError } from "#core/contract";
+import { type Deferred, deferred } from "#core/util";
+import type { FromText, LoadedText, ToText } from "./messages.ts";
+import type { Conversation } from "./template/conversation.ts";
+
+export interface TextWorkerOptions {
+  readonly url: URL | string;
+  readonly modelId: string;
+  readonly path: string;
+  /** How long one request may hold the Worker. */
+  readonly timeLimitMs: number;
+  readonly loadLimitMs: number;
+}
+
+interface Task {
+  readonly conversation: Conversation;
+  readonly result: Deferred<Int32Array<ArrayBuffer>>;
+}
+
+/** A Worker that runs now, and the messages it has to answer. */
+interface Running {
+  readonly worker: Worker;
+  readonly replies: Map<number, Deferred<FromText>>;
+}
+
+/**
+ * A model's text Worker, seen from the HTTP thread. Requests run one after the other; one that holds the Worker for too
+ * long is refused and the Worker is replaced, so the requests behind it go on.
+ */
+export class TextWorker {
+  readonly #options: TextWorkerOptions;
+  readonly #queue: Task[] = [];
+  #running: Running | undefined;
+  #isBusy = false;
+  #isDisposed = false;
+  #nextId = 0;
+
+  constructor(options: TextWorkerOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Starts the Worker and loads the model's texts.
+   *
+   * @throws {OmlxError} model_load
+   */
+  async start(): Promise<LoadedText> {
+    const { url, modelId, path, loadLimitMs } = this.#options;
+    const running = this.#spawn(url);
+    try {
+      const reply = await this.#ask(
+        running,
+        { kind: "load", id: this.#nextId++, modelId, path },
+        {
+          limitMs: loadLimitMs,
+          late: () =>
+            new OmlxError({
+              code: "model_load",
+              message: `Cannot load "${modelId}": reading its tokenizer took more than ${loadLimitMs / 1000} s`,
+            }),
+        },
+      );
+      if (reply.kind !== "loaded") throw new Error(`the text Worker answered ${reply.kind}`);
+      return reply.loaded;
+    } catch (error) {
+      this.#end(running, error);
+      throw error;
+    }
+  }
+
+  /**
+   * Prompt ids of a conversation.
+   *
+   * @throws {OmlxError} invalid_request; cancelled when the model was unloaded meanwhile
+   */
+  encode(conversation: Conversation): Promise<Int32Array<ArrayBuffer>> {
+    if (this.#isDisposed) return Promise.reject(unloaded());
+    const task: Task = { conversation, result: deferred() };
+    this.#queue.push(task);
+    void this.#work();
+    return task.result.promise;
+  }
+
+  /** Ends the Worker; open requests are refused. */
+  dispose(): void {
+    this.#isDisposed = true;
+    for (const task of this.#queue.splice(0)) task.result.reject(unloaded());
+    if (this.#running !== undefined) this.#end(this.#running, unloaded());
+  }
+
+  /** Runs the queue empty; at most one of these loops goes at a time. */
+  async #work(): Promise<void> {
+    if (this.#isBusy) return;
+    this.#isBusy = true;
+    for (let task = this.#queue.shift(); task !== undefined; task = this.#queue.shift()) {
+      try {
+        task.result.resolve(await this.#run(task));
+      } catch (error) {
+        task.result.reject(error);
+      }
+    }
+    this.#isBusy = false;
+  }
+
+  async #run(task: Task): Promise<Int32Array<ArrayBuffer>> {
+    if (this.#isDisposed) throw unloaded();
+    if (this.#running === undefined) await this.start();
+    const running = this.#running;
+    if (running === undefined) throw unloaded();
+    const { timeLimitMs } = this.#options;
+    const { conversation } = task;
+    const reply = await this.#ask(
+      running,
+      { kind: "encode", id: this.#nextId++, conversation },
+      {
+        limitMs: timeLimitMs,
+        late: () =>
+          invalidRequest(
+            `Cannot render the messages: it took more than ${timeLimitMs / 1000} s`,
+            "messages",
+          ),
+      },
+    );
+    if (reply.kind !== "encoded") throw new Error(`the text Worker answered ${reply.kind}`);
+    return reply.ids;
+  }
+
+  /** Sends one message and waits for its reply; a Worker that is late is ended. */
+  async #ask(
+    running: Running,
+    message: ToText,
+    { limitMs, late }: { limitMs: number; late: () => OmlxError },
+  ): Promise<FromText> {
+    const answer = deferred<FromText>();
+    running.replies.set(message.id, answer);
+    const timer = setTimeout(() => this.#end(running, late()), limitMs);
+    try {
+      running.worker.postMessage(message);
+      const reply = await answer.promise;
+      if (reply.kind === "failed") throw new OmlxError(reply.error);
+      return reply;
+    } finally {
+      clearTimeout(timer);
+      running.replies.delete(message.id);
+    }
+  }
+
+  #spawn(url: URL | string): Running {
+    const worker = new Worker(url);
+    const running: Running = { worker, replies: new Map() };
+    worker.onmessage = (event: MessageEvent<FromText>) => {
+      running.replies.get(event.data.id)?.resolve(event.data);
+    };
+    // A Worker whose entry cannot be found tells so only here.
+    worker.onerror = (event) => {
+      event.preventDefault();
+      this.#end(running, died(event.message));
+    };
+    worker.addEventListener("close", () => this.#end(running, died("it closed")));
+    this.#running = running;
+    return running;
+  }
+
+  #end(running: Running, reason: unknown): void {
+    if (this.#running === running) this.#running = undefined;
+    for (const answer of running.replies.values()) answer.reject(reason);
+    running.replies.clear();
+    running.worker.terminate();
+  }
+}
+
+function unloaded(): OmlxError {
+  return new OmlxError({
+    code: "cancelled",
+    message: "Cannot render the messages: model unloaded",
+  });
+}
+
+function died(reason: string): OmlxError {
+  return new OmlxError({
+    code: "internal",
+    message: `Cannot render: the text Worker died: ${reason}`,
+  });
+}

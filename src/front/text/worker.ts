@@ -1,0 +1,33 @@
+/** The text Worker's entry: loads one model's tokenizer and template, then renders and encodes, one message at a time. */
+import { toErrorData } from "#core/contract";
+import type { FromText, ToText } from "./messages.ts";
+import { ModelText } from "./model-text.ts";
+
+declare const self: Worker;
+
+let model: ModelText | undefined;
+
+self.onmessage = (event: MessageEvent<ToText>) => {
+  const message = event.data;
+  try {
+    switch (message.kind) {
+      case "load": {
+        model = new ModelText(message.modelId, message.path);
+        reply({ kind: "loaded", id: message.id, loaded: model.loaded });
+        break;
+      }
+      case "encode": {
+        if (model === undefined) throw new Error("the text Worker has no model yet");
+        const ids = Int32Array.from(model.encode(message.conversation));
+        reply({ kind: "encoded", id: message.id, ids }, [ids.buffer]);
+        break;
+      }
+    }
+  } catch (error) {
+    reply({ kind: "failed", id: message.id, error: toErrorData(error) });
+  }
+};
+
+function reply(message: FromText, transfer: ArrayBuffer[] = []): void {
+  self.postMessage(message, transfer);
+}
