@@ -65,7 +65,12 @@ export async function runProgram(args: readonly string[], env: Record<string, st
 function spawn(args: readonly string[], home: string, env: Readonly<Record<string, string>>) {
   const kept = Object.entries(process.env).filter(([key]) => !key.startsWith("OMLX_"));
   return Bun.spawn([...program(), ...args], {
-    env: { ...Object.fromEntries(kept), HOME: home, XDG_CACHE_HOME: join(home, ".cache"), ...env },
+    env: {
+      ...Object.fromEntries(kept),
+      HOME: home,
+      XDG_CACHE_HOME: join(home, ".cache"),
+      ...env,
+    },
     stdin: "ignore",
     stdout: "pipe",
     stderr: "pipe",

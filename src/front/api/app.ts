@@ -8,7 +8,7 @@ import { modelRoutes } from "./openai/models.ts";
 
 /** The whole HTTP surface; the one place that joins routes, keys and errors. */
 export function createApp(deps: AppDeps) {
-  const app = new Elysia({ name: "omlx" })
+  const app = new Elysia({ name: "omlx", handler: { standardHostname: false } })
     .onRequest(({ request }) => {
       try {
         admit(request, deps.apiKey);

@@ -1,5 +1,5 @@
-/** A pause on the wire this long is filled, so that no proxy or client gives up on a slow answer. */
-export const KEEP_ALIVE_MS = 5000;
+/** A client that takes no byte for so long is gone, even if its connection is not. */
+const PATIENCE_MS = 300_000;
 
 const encoder = new TextEncoder();
 
@@ -23,6 +23,8 @@ export interface TrickleOptions {
   readonly headers: Readonly<Record<string, string>>;
   /** The client left before the end. */
   readonly onLeave: () => void;
+  /** Time that bytes may wait for the client; then it counts as gone. */
+  readonly patienceMs?: number;
 }
 
 /**
@@ -31,6 +33,7 @@ export interface TrickleOptions {
  */
 export function trickle(source: AsyncGenerator<string>, options: TrickleOptions): Response {
   const { head, keepAlive, keepAliveMs, headers, onLeave } = options;
+  const patienceMs = options.patienceMs ?? PATIENCE_MS;
   let timer: Timer | undefined;
   let lastWrite = performance.now();
 
@@ -39,13 +42,23 @@ export function trickle(source: AsyncGenerator<string>, options: TrickleOptions)
     lastWrite = performance.now();
   };
 
+  const leave = async (): Promise<void> => {
+    clearInterval(timer);
+    timer = undefined;
+    onLeave();
+    await source.return(undefined);
+  };
+
   const body = new ReadableStream<Uint8Array>({
     start(controller) {
       write(controller, head);
       timer = setInterval(() => {
-        const isQuiet = performance.now() - lastWrite >= keepAliveMs * 0.95;
-        // A reader that is behind has bytes waiting already.
-        if (isQuiet && (controller.desiredSize ?? 0) > 0) write(controller, keepAlive);
+        const quietMs = performance.now() - lastWrite;
+        const isBehind = (controller.desiredSize ?? 0) <= 0; // bytes wait for the client
+        if (!isBehind && quietMs >= keepAliveMs * 0.95) write(controller, keepAlive);
+        if (!isBehind || quietMs < patienceMs) return;
+        controller.error(new Error("The client does not read"));
+        void leave();
       }, keepAliveMs / 5);
     },
     async pull(controller) {
@@ -55,12 +68,7 @@ export function trickle(source: AsyncGenerator<string>, options: TrickleOptions)
       clearInterval(timer);
       controller.close();
     },
-    async cancel() {
-      clearInterval(timer);
-      timer = undefined;
-      onLeave();
-      await source.return(undefined);
-    },
+    cancel: () => leave(),
   });
   return new Response(body, { headers });
 }

@@ -18,7 +18,7 @@ type Issue = z.core.$ZodIssue;
 function innermost(issue: Issue, base: Path): { path: Path; message: string } {
   const path = [...base, ...issue.path];
   if (issue.code !== "invalid_union" || issue.errors.length === 0) {
-    return { path, message: issue.message };
+    return { path, message: issue.message.replace(/^Invalid input: /, "") };
   }
   const firsts = issue.errors.flatMap(([first]) => (first ? [innermost(first, path)] : []));
   const deepest = firsts.reduce((best, next) =>

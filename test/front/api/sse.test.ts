@@ -104,6 +104,26 @@ describe("trickle()", () => {
   });
 });
 
+describe("trickle() and a client that does not read", () => {
+  test("trickle() gives up a client that takes no byte for too long", async () => {
+    const left = Promise.withResolvers<void>();
+    async function* source() {
+      for (;;) yield "text";
+    }
+    const response = trickle(source(), {
+      head: "head",
+      keepAlive: ":",
+      keepAliveMs: 10,
+      headers: {},
+      onLeave: left.resolve,
+      patienceMs: 30,
+    });
+    await left.promise;
+    const reader = (response.body as ReadableStream<Uint8Array>).getReader();
+    await expect(reader.read()).rejects.toThrow("does not read");
+  });
+});
+
 describe("settlesWithin()", () => {
   test("settlesWithin() tells early work from late work and passes failures on", async () => {
     expect(await settlesWithin(Promise.resolve(1), 60_000)).toBe(true);

@@ -1,0 +1,115 @@
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { OmlxError } from "#core/contract";
+import { log, setLogLevel } from "#core/log";
+import { createApp, OpenRequests } from "#front/api";
+import { loadSettings, parseArgs, type Settings } from "#front/config";
+import { createPool } from "#front/pool";
+import { setWorkerUrl } from "#front/text";
+import type { CliContext } from "./commands.ts";
+import { greeting } from "./greeting.ts";
+
+/** How long open requests may go on after the server was asked to end. */
+const DRAIN_MS = 8000;
+/** How long the last bytes may take to reach their clients. */
+const FLUSH_MS = 1000;
+
+/** `omlx serve`: serves until a signal ends it. */
+export async function serve(args: readonly string[], context: CliContext): Promise<number> {
+  const { flags, words } = parseArgs(args);
+  if (words.length > 0) {
+    throw new OmlxError({
+      code: "invalid_request",
+      message: `Unknown argument ${JSON.stringify(words[0])}: serve takes flags only`,
+    });
+  }
+  const { settings, warnings } = loadSettings(flags);
+  setLogLevel(settings.logLevel);
+  for (const warning of warnings) log.warning(warning);
+  setWorkerUrl(context.textWorkerUrl);
+
+  const { version, bundledModels } = context;
+  const pool = await createPool({ settings, bundledDir: bundledModels() ?? builtModels() });
+  const requests = new OpenRequests();
+  const shutdown = new AbortController();
+  const app = createApp({
+    pool,
+    apiKey: settings.apiKey,
+    version,
+    keepAliveMs: settings.keepAliveMs,
+    bodyLimit: settings.bodyLimit,
+    requests,
+    shutdown: shutdown.signal,
+  });
+  const ending = nextSignal();
+  const server = listen(app.compile().fetch, settings);
+  process.stdout.write(greeting({ settings, origin: originOf(server), pool, version }));
+
+  const signal = await ending;
+  log.info("server ends", { signal, open: requests.size });
+  void nextSignal().then(() => process.exit(130)); // asked twice: at once
+  const flushed = server.stop();
+  await within(DRAIN_MS, requests.idle());
+  shutdown.abort(new OmlxError({ code: "overloaded", message: "The server is shutting down" }));
+  await within(FLUSH_MS, flushed);
+  await pool.stop();
+  await server.stop(true);
+  return 0;
+}
+
+/** Where a source tree keeps the model that a binary would carry. */
+function builtModels(): string | undefined {
+  const folder = join(import.meta.dir, "..", "..", "..", "build", "models");
+  return !import.meta.dir.startsWith("/$bunfs") && existsSync(folder) ? folder : undefined;
+}
+
+type Fetch = (request: Request, server: Bun.Server<unknown>) => Response | Promise<Response>;
+
+/** @throws {Error} in words for the user, if the address cannot be had */
+function listen(fetch: Fetch, { host, port }: Settings): Bun.Server<unknown> {
+  try {
+    return Bun.serve({
+      hostname: host,
+      port,
+      fetch,
+      idleTimeout: 10, // seconds; ends unfinished requests, and is lifted for each one that was read
+      maxRequestBodySize: Number.MAX_SAFE_INTEGER, // the routes have a limit of their own, with an answer
+    });
+  } catch (error) {
+    const code = (error as { code?: unknown }).code;
+    const place = `${host}:${port}`;
+    if (code === "EADDRINUSE") {
+      throw new Error(
+        `Cannot listen on ${place}: the port is in use; end the other program or choose another --port`,
+        { cause: error },
+      );
+    }
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new Error(`Cannot listen on ${place}: ${reason}`, { cause: error });
+  }
+}
+
+function originOf(server: Bun.Server<unknown>): string {
+  const name = server.hostname ?? "127.0.0.1";
+  return `http://${name.includes(":") ? `[${name}]` : name}:${server.port}`;
+}
+
+const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+
+/** The next signal that asks this process to end. */
+function nextSignal(): Promise<NodeJS.Signals> {
+  return new Promise((resolve) => {
+    const onSignal = (signal: NodeJS.Signals) => {
+      for (const name of SIGNALS) process.off(name, onSignal);
+      resolve(signal);
+    };
+    for (const name of SIGNALS) process.on(name, onSignal);
+  });
+}
+
+async function within(ms: number, work: Promise<unknown>): Promise<void> {
+  const timer = Promise.withResolvers<void>();
+  const timeout = setTimeout(timer.resolve, ms);
+  await Promise.race([work, timer.promise]);
+  clearTimeout(timeout);
+}
