@@ -243,12 +243,12 @@ describe("Engine", () => {
   });
 
   test("does not kill a process that streams for longer than the stall time", async () => {
-    const engine = await start([], { stallTimeoutMs: 150 });
+    const engine = await start([], { stallTimeoutMs: 400 });
     let numTokens = 0;
     const begun = performance.now();
     const request = ask(engine, STREAM, () => {
       numTokens++;
-      if (performance.now() - begun > 600) throw new OmlxError({ code: "cancelled", message: "" });
+      if (performance.now() - begun > 1000) throw new OmlxError({ code: "cancelled", message: "" });
     });
     expect((await errorOf(request)).code).toBe("cancelled");
     expect(numTokens).toBeGreaterThan(10);

@@ -16,7 +16,7 @@ import { engineCommand } from "#front/engine";
 import { createPool, type Lease, type Pool } from "#front/pool";
 import { setWorkerUrl } from "#front/text";
 
-const ROOT = join(import.meta.dir, "../../..");
+const ROOT = join(import.meta.dir, "../..");
 const FIXTURES = join(ROOT, "test/fixtures/models");
 const command = engineCommand(join(ROOT, "src/main.ts"));
 const never = new AbortController().signal;
@@ -25,7 +25,7 @@ let folder = "";
 let pools: Pool[] = [];
 
 beforeAll(() => {
-  setWorkerUrl(new URL("../../../src/front/text/worker.ts", import.meta.url));
+  setWorkerUrl(new URL("../../src/front/text/worker.ts", import.meta.url));
   folder = mkdtempSync(join(tmpdir(), "omlx-pool-"));
 });
 afterEach(async () => {
@@ -157,6 +157,29 @@ describe("Pool.lease()", () => {
     expect(await answer(a)).toHaveLength(4);
     expect((await errorOf(pool.lease("a", abort.signal))).code).toBe("cancelled");
   });
+
+  test("gets its turn also where another model's leases never stop overlapping", async () => {
+    const pool = await open(modelsFolder({ a: "llama-f32", b: "llama-f32" }), {
+      maxLoadedModels: 1,
+    });
+    let isDone = false;
+    let held = await pool.lease("a", never);
+    const busy = (async () => {
+      while (!isDone) {
+        const next = pool.lease("a", never);
+        await Promise.race([next, Bun.sleep(100)]); // at once, unless b has its turn
+        held[Symbol.dispose]();
+        held = await next;
+      }
+      held[Symbol.dispose]();
+    })();
+    using b = await pool.lease("b", AbortSignal.timeout(15_000));
+    expect(await answer(b)).toHaveLength(4);
+    isDone = true;
+    b[Symbol.dispose]();
+    await busy;
+    expect(stateOf(pool, "a")).toBe("ready");
+  }, 30_000);
 
   test("refuses a model that can never fit, with the numbers", async () => {
     const pool = await open(modelsFolder({ a: "llama-f32" }), { memoryLimit: 1000 });
