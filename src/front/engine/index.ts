@@ -7,5 +7,5 @@
  * - When the server ends, however it ends, no child stays.
  */
 export * from "./command.ts";
-export type { Engine, EngineOptions, EngineState } from "./supervisor.ts";
+export type { Engine, EngineState } from "./supervisor.ts";
 export { startEngine } from "./supervisor.ts";

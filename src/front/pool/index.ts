@@ -6,5 +6,5 @@
  *   idle ones that were used longest ago go first.
  * - One load per model at a time; a load that failed is not tried again for some seconds, unless its folder changes.
  */
-export type { Lease, ModelState, ModelStatus, Pool, PoolOptions, PoolStatus } from "./pool.ts";
+export type { Lease, Pool } from "./pool.ts";
 export { createPool } from "./pool.ts";
