@@ -7,4 +7,5 @@
  */
 export * from "./candidates.ts";
 export { randomSeed } from "./random.ts";
+export * from "./rows.ts";
 export * from "./sampler.ts";

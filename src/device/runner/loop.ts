@@ -1,0 +1,234 @@
+import {
+  type FromDevice,
+  invalidRequest,
+  type LoadOptions,
+  type ToDevice,
+  type TokenRequest,
+  toErrorData,
+} from "#core/contract";
+import { log } from "#core/log";
+import { type Deferred, deferred } from "#core/util";
+import * as mx from "#device/mlx";
+import { randomSeed } from "#device/sample";
+import { Heartbeat } from "./heartbeat.ts";
+import { type LoadedModel, loadModel } from "./load.ts";
+import { Scheduler } from "./scheduler.ts";
+import { applyEffects, step } from "./step.ts";
+
+/**
+ * The message pump of an engine: takes messages between steps, runs a step, sends what it gave, until nothing is open.
+ *
+ * A thrown error that is no OmlxError is a fault in the books: it ends the engine, whose supervisor starts a new one.
+ */
+export class EngineLoop {
+  readonly #send: (message: FromDevice) => void;
+  readonly #ended: Deferred<void> = deferred();
+  /** Messages that came while the model loads. */
+  #early: ToDevice[] | null = null;
+  #loaded: LoadedModel | null = null;
+  #scheduler: Scheduler | null = null;
+  #heartbeat: Heartbeat | null = null;
+  #isTurnDue = false;
+  #isEnded = false;
+
+  constructor(send: (message: FromDevice) => void) {
+    this.#send = send;
+  }
+
+  /** Settles when the engine has stopped and freed what it held; rejects if it broke. */
+  get ended(): Promise<void> {
+    return this.#ended.promise;
+  }
+
+  /** Takes one message of the front; the first is "load". */
+  receive(message: ToDevice): void {
+    if (this.#isEnded) return;
+    if (message.kind === "shutdown") this.stop();
+    else if (this.#early) this.#early.push(message);
+    else this.#guard(() => this.#take(message));
+  }
+
+  /** Ends the engine between two steps. */
+  stop(): void {
+    if (this.#isEnded) return;
+    this.#isEnded = true;
+    this.#heartbeat?.setBusy(false);
+    try {
+      this.#loaded?.cache.dispose();
+      this.#loaded?.model.dispose();
+      this.#ended.resolve();
+    } catch (error) {
+      this.#ended.reject(error);
+    }
+  }
+
+  #take(message: Exclude<ToDevice, { kind: "shutdown" }>): void {
+    switch (message.kind) {
+      case "load":
+        this.#early = [];
+        this.#load(message.options).catch((error: unknown) => this.#break(error));
+        return;
+      case "generate":
+        this.#submit(message.request);
+        return;
+      case "cancel":
+        this.#cancel(message.id);
+        return;
+      case "stats":
+        this.#send({ kind: "stats", stats: this.#stats() });
+        return;
+    }
+  }
+
+  async #load(options: LoadOptions): Promise<void> {
+    try {
+      mx.dieWithParent();
+      const heartbeat = new Heartbeat(options.heartbeatPath);
+      this.#heartbeat = heartbeat;
+      heartbeat.setBusy(true);
+      heartbeat.beat();
+      const loaded = await loadModel(options, (stage) => {
+        heartbeat.beat();
+        log.debug("loading", { stage, model: options.modelPath });
+      });
+      this.#loaded = loaded;
+      this.#scheduler = new Scheduler({
+        blockTokens: loaded.info.blockTokens,
+        numBlocks: loaded.numBlocks,
+        contextWindow: loaded.info.contextWindow,
+        maxRunning: options.maxRunning,
+        prefillTargetMs: options.prefillTargetMs,
+      });
+      heartbeat.setBusy(false);
+    } catch (error) {
+      this.#send({ kind: "loadFailed", error: toErrorData(error, "model_load") });
+      this.stop();
+      return;
+    }
+    if (this.#isEnded) {
+      this.#loaded.cache.dispose();
+      this.#loaded.model.dispose();
+      return;
+    }
+    this.#send({ kind: "loaded", info: this.#loaded.info });
+    const early = this.#early ?? [];
+    this.#early = null;
+    for (const message of early) this.receive(message);
+  }
+
+  #submit(request: TokenRequest): void {
+    const seed = request.sampling.seed ?? randomSeed();
+    try {
+      this.#checkIds(request);
+      this.#books().submit(
+        { ...request, sampling: { ...request.sampling, seed } },
+        performance.now(),
+      );
+    } catch (error) {
+      this.#send({ kind: "failed", id: request.id, error: toErrorData(error) });
+      return;
+    }
+    this.#heartbeat?.setBusy(true);
+    this.#dueTurn();
+  }
+
+  /** Stock MLX reads beyond its tables for an id that the model does not have. */
+  #checkIds({ promptIds }: TokenRequest): void {
+    const { vocabSize } = (this.#loaded as LoadedModel).info;
+    const bad = promptIds.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
+    if (bad === undefined) return;
+    throw invalidRequest(`Cannot read token ${bad}: the model has ${vocabSize} tokens`);
+  }
+
+  #cancel(id: string): void {
+    const scheduler = this.#books();
+    if (!scheduler.cancel(id)) return;
+    if (this.#loaded) applyEffects(this.#loaded.cache, scheduler.takeEffects());
+    this.#send({ kind: "cancelled", id });
+    if (scheduler.isIdle) this.#rest();
+  }
+
+  /** The next step runs after the messages that wait now. */
+  #dueTurn(): void {
+    if (this.#isTurnDue) return;
+    this.#isTurnDue = true;
+    setImmediate(() => {
+      this.#isTurnDue = false;
+      if (!this.#isEnded) this.#guard(() => this.#turn());
+    });
+  }
+
+  #turn(): void {
+    const scheduler = this.#books();
+    const { model, cache, info } = this.#loaded as LoadedModel;
+    const result = step({
+      model,
+      cache,
+      scheduler,
+      isNative: info.kernels === "native",
+      onPlan: (numRequests) => {
+        this.#heartbeat?.beat();
+        this.#heartbeat?.setBatch(numRequests);
+      },
+    });
+    this.#heartbeat?.setBatch(0);
+    if (result && result.events.length > 0) this.#send({ kind: "step", events: result.events });
+    for (const failure of result?.failed ?? []) this.#send({ kind: "failed", ...failure });
+    if (scheduler.isIdle) this.#rest();
+    else this.#dueTurn();
+  }
+
+  /** Nothing is open: a good time to see whether the books add up. */
+  #rest(): void {
+    this.#heartbeat?.setBusy(false);
+    this.#books().check();
+  }
+
+  #stats() {
+    return {
+      ...this.#books().stats,
+      liveArrays: mx.liveArrays(),
+      activeBytes: mx.memory.active(),
+      peakBytes: mx.memory.peak(),
+    };
+  }
+
+  #books(): Scheduler {
+    if (!this.#scheduler) throw new Error("a message came before the model was loaded");
+    return this.#scheduler;
+  }
+
+  #guard(action: () => void): void {
+    try {
+      action();
+    } catch (error) {
+      this.#break(error);
+    }
+  }
+
+  #break(error: unknown): void {
+    this.#isEnded = true;
+    this.#ended.reject(error);
+  }
+}
+
+/**
+ * Runs this process as an engine: speaks core/contract/wire over Bun's IPC, ends on "shutdown" and when the front is gone.
+ *
+ * @returns when the engine has stopped; rejects if it broke
+ */
+export async function runEngine(): Promise<void> {
+  if (!process.send) throw new Error("an engine process is started by the server, not by hand");
+  // Ctrl-C reaches the whole group of processes; the server decides when its engines end.
+  process.on("SIGINT", () => {});
+  const loop = new EngineLoop((message) => {
+    if (process.connected) process.send?.(message);
+  });
+  process.on("message", (message: ToDevice) => loop.receive(message));
+  process.on("disconnect", () => loop.stop());
+  try {
+    await loop.ended;
+  } finally {
+    if (process.connected) process.disconnect?.();
+  }
+}

@@ -1,0 +1,96 @@
+import { type ErrorData, OmlxError, type StepEvent, toErrorData } from "#core/contract";
+import type { KvCache } from "#device/cache";
+import * as mx from "#device/mlx";
+import { inverseTemperature, readRows, sampleRow } from "#device/sample";
+import type { Model } from "#device/zoo";
+import type { CacheEffect, Plan, Sampled, Scheduler } from "./scheduler.ts";
+
+export interface StepParts {
+  readonly model: Pick<Model, "forward">;
+  readonly cache: KvCache;
+  readonly scheduler: Scheduler;
+  /** Whether candidates are found by the CPU kernels. */
+  readonly isNative: boolean;
+  /** Called when it is known how many requests the step holds, before it runs. */
+  readonly onPlan?: (numRequests: number) => void;
+}
+
+export interface StepResult {
+  readonly events: readonly StepEvent[];
+  readonly failed: readonly { readonly id: string; readonly error: ErrorData }[];
+}
+
+/**
+ * One engine step: plan, compute, settle. A step that fails ends its requests and no others.
+ *
+ * @returns null if there was nothing to do
+ */
+export function step(parts: StepParts): StepResult | null {
+  const { scheduler, cache } = parts;
+  const startMs = performance.now();
+  const plan = scheduler.next(startMs);
+  applyEffects(cache, scheduler.takeEffects());
+  if (!plan) return null;
+  parts.onPlan?.(plan.work.length);
+  let result: StepResult;
+  try {
+    const sampled = mx.scope(() => forwardAndSample(parts, plan));
+    const endMs = performance.now();
+    result = scheduler.settle(plan, sampled, endMs - startMs, endMs);
+  } catch (error) {
+    if (!(error instanceof OmlxError)) throw error;
+    const data = toErrorData(error);
+    result = { events: [], failed: scheduler.abandon(plan).map((id) => ({ id, error: data })) };
+  }
+  applyEffects(cache, scheduler.takeEffects());
+  return result;
+}
+
+/** Tells the storage what the scheduler decided. */
+export function applyEffects(cache: KvCache, effects: readonly CacheEffect[]): void {
+  for (const effect of effects) {
+    switch (effect.kind) {
+      case "open":
+        cache.open(effect.seq, effect.blocks, effect.numTokens);
+        break;
+      case "seal":
+        cache.seal(effect.seq, effect.index, effect.block);
+        break;
+      case "close":
+        cache.close(effect.seq);
+        break;
+      case "drop":
+        cache.drop(effect.blocks);
+        break;
+    }
+  }
+}
+
+function forwardAndSample({ model, cache, isNative }: StepParts, plan: Plan): Sampled[] {
+  try {
+    const logits = model.forward(plan.batch, cache); // (R, V)
+    if (!logits) return [];
+    const requests = plan.sampled.map((sequence) => sequence.request);
+    const inverse = requests.map((request) => inverseTemperature(request.sampling.temperature));
+    const rows = readRows(logits, inverse, isNative);
+    return rows.map((row, r) => sampleOne(row, plan.sampled[r] as Plan["sampled"][number]));
+  } finally {
+    cache.end();
+  }
+}
+
+/** A row that cannot be drawn from is the error of its own request. */
+function sampleOne(
+  row: Parameters<typeof sampleRow>[0],
+  { request, ids, promptTokens, bannedIds }: Plan["sampled"][number],
+): Sampled {
+  const { sampling, topLogprobs } = request;
+  const { seed } = sampling;
+  if (seed === null) throw new Error(`request "${request.id}" has no seed`);
+  try {
+    return sampleRow(row, sampling, { ids, promptTokens, bannedIds, seed, topLogprobs });
+  } catch (error) {
+    if (!(error instanceof OmlxError)) throw error;
+    return { error: toErrorData(error) };
+  }
+}
