@@ -48,9 +48,10 @@ for (const kernels of ["native", "stock"] as const) {
       }),
     });
 
+    /** Three prompts fit into the first chunk together, so that all have a row in the first step. */
     const request = (id: string, which: number, maxTokens = 12): TokenRequest => ({
       id,
-      promptIds: golden.prompts[which]?.ids ?? [],
+      promptIds: [5, 6, 7, 8, 9, 10 + which],
       maxTokens,
       minTokens: 0,
       stopIds: [],
@@ -77,7 +78,15 @@ for (const kernels of ["native", "stock"] as const) {
       return { tokens, failed };
     }
 
+    /** The answers to these prompts when nothing is damaged. */
+    function answers(...which: number[]): Map<string, number[]> {
+      const parts = partsOf((logits) => logits);
+      for (const i of which) parts.scheduler.submit(request(`r${i}`, i), 0);
+      return drain(parts).tokens;
+    }
+
     test("NaN in one row ends that request only", () => {
+      const clean = answers(0, 1, 2);
       // The second of three rows, once.
       let isSpoilt = false;
       const parts = partsOf((logits) => {
@@ -89,11 +98,8 @@ for (const kernels of ["native", "stock"] as const) {
       for (const i of [0, 1, 2]) parts.scheduler.submit(request(`r${i}`, i), 0);
       const { tokens, failed } = drain(parts);
       expect([...failed]).toEqual([["r1", "native"]]);
-      const told = tokens.get("r1") ?? [];
-      expect(told).toEqual(golden.prompts[1]?.greedy.slice(0, told.length) as number[]);
-      expect(told.length).toBeLessThan(12);
-      for (const i of [0, 2])
-        expect(tokens.get(`r${i}`)).toEqual(golden.prompts[i]?.greedy.slice(0, 12) as number[]);
+      expect(tokens.get("r1") ?? []).toEqual([]);
+      for (const id of ["r0", "r2"]) expect(tokens.get(id)).toEqual(clean.get(id) as number[]);
     });
 
     test("a step that fails ends its requests; the engine goes on and leaks nothing", () => {
@@ -105,16 +111,17 @@ for (const kernels of ["native", "stock"] as const) {
         }
         return logits;
       });
+      const clean = answers(0);
       const before = mx.liveArrays();
       for (const i of [0, 1]) parts.scheduler.submit(request(`r${i}`, i), 0);
       expect([...drain(parts).failed]).toEqual([
         ["r0", "native"],
         ["r1", "native"],
       ]);
-      parts.scheduler.submit(request("again", 0), 0);
+      parts.scheduler.submit(request("r0", 0), 0);
       const { tokens, failed } = drain(parts);
       expect(failed.size).toBe(0);
-      expect(tokens.get("again")).toEqual(golden.prompts[0]?.greedy.slice(0, 12) as number[]);
+      expect(tokens).toEqual(clean);
       expect(mx.liveArrays()).toBe(before);
     });
 
