@@ -222,6 +222,7 @@ describe("Pool.lease()", () => {
     const pool = await open(dir);
     const first = await errorOf(pool.lease("a", never));
     expect(first.code).toBe("model_load");
+    expect(first.message).toContain('Cannot load model "a": tensor "model.layers.3.');
     expect(pool.status().models[0]).toMatchObject({ state: "unloaded", problem: first.message });
     const again = await errorOf(pool.lease("a", never));
     expect(again.message).toBe(first.message);

@@ -1,5 +1,5 @@
 import { dirname } from "node:path";
-import { type ModelEntry, type ModelKind, OmlxError } from "#core/contract";
+import { type ModelEntry, type ModelKind, OmlxError, toErrorData } from "#core/contract";
 import { log } from "#core/log";
 import { type Deferred, deferred } from "#core/util";
 import type { Settings } from "#front/config";
@@ -452,11 +452,18 @@ async function end({ entry, loaded }: Slot): Promise<void> {
   await loaded?.engine.stop();
 }
 
+/** Names the model; a given-up load stays as it is. What a client may act on keeps its code, everything else is a failed load. */
 function asLoadError(entry: ModelEntry, error: unknown): OmlxError {
-  if (error instanceof OmlxError) return error;
-  const reason = error instanceof Error ? error.message : String(error);
+  if (error instanceof OmlxError && isCancelled(error)) return error;
+  const { code, message, param, data } = toErrorData(error, "model_load");
+  const start = `Cannot load model "${entry.id}"`;
   return new OmlxError(
-    { code: "model_load", message: `Cannot load model "${entry.id}": ${reason}` },
+    {
+      code: code === "native" || code === "internal" ? "model_load" : code,
+      message: message.startsWith(start) ? message : `${start}: ${message}`,
+      param,
+      data,
+    },
     { cause: error },
   );
 }
