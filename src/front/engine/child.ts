@@ -29,7 +29,10 @@ const ORPHAN_MS = 2000;
 
 const living = new Set<EngineChild>();
 process.on("exit", () => {
-  for (const child of living) child.kill("the server ends");
+  for (const child of living) {
+    child.kill("the server ends");
+    child.heartbeat.unlink();
+  }
 });
 
 /** One engine process, from its start to its end. Never restarts. */
