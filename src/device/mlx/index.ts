@@ -20,7 +20,7 @@ export {
   scalar,
   zeros,
 } from "./array.ts";
-export { type Dtype, isFloating, itemSize, promote } from "./dtype.ts";
+export type { Dtype } from "./dtype.ts";
 export {
   asyncEval,
   dataPointer,
@@ -34,7 +34,7 @@ export {
   toInt32,
 } from "./eval.ts";
 export * as fast from "./fast.ts";
-export { currentDevice, type DeviceName, init, libraryDir, setLibraryDir } from "./library.ts";
+export { type DeviceName, init, libraryDir, setLibraryDir } from "./library.ts";
 export { closeMapping, liveMappings, Mapping, mappedArray, openMapping } from "./mapping.ts";
 export * as memory from "./memory.ts";
 export * as native from "./native.ts";

@@ -23,9 +23,14 @@ function reduce(
   return wrap(op, handle, shape, dtype);
 }
 
-/** MLX sums bools as int32. */
+/** MLX sums small integers in 32 bits, and counts bools. */
+function summed(dtype: Dtype): Dtype {
+  if (dtype === "bool" || dtype === "int8" || dtype === "int16") return "int32";
+  return dtype === "uint8" || dtype === "uint16" ? "uint32" : dtype;
+}
+
 export const sum = (a: MxArray, axis: number, keepdims = false) =>
-  reduce("sum", native().omlx_sum, a, axis, keepdims, a.dtype === "bool" ? "int32" : a.dtype);
+  reduce("sum", native().omlx_sum, a, axis, keepdims, summed(a.dtype));
 
 export const mean = (a: MxArray, axis: number, keepdims = false) =>
   reduce("mean", native().omlx_mean, a, axis, keepdims, fractional(a.dtype));
