@@ -1,5 +1,5 @@
 /**
- * Makes the project ready on a fresh machine, with nothing but Node: installs the packages when the lock file changed,
+ * Makes the project ready on a fresh machine, with nothing but Node: installs the packages of the lock file when it changed,
  * then lets build.ts do the rest. Everything that is already there is left alone.
  */
 import { spawnSync } from "node:child_process";
@@ -28,7 +28,9 @@ export function setUp() {
     .update(readFileSync(join(ROOT, "package-lock.json")))
     .digest("hex");
   if (!existsSync(stamp) || readFileSync(stamp, "utf8") !== lock) {
-    run("npm", ["ci", "--no-audit", "--no-fund"], { shell: process.platform === "win32" });
+    run("npm", ["install", "--no-save", "--no-audit", "--no-fund"], {
+      shell: process.platform === "win32",
+    });
     writeFileSync(stamp, lock);
   }
   run(BUN, ["build.ts"]);
