@@ -7,7 +7,6 @@ import {
   toErrorData,
 } from "#core/contract";
 import { log } from "#core/log";
-import { type Deferred, deferred } from "#core/util";
 import * as mx from "#device/mlx";
 import { randomSeed } from "#device/sample";
 import { Heartbeat } from "./heartbeat.ts";
@@ -22,7 +21,7 @@ import { applyEffects, step } from "./step.ts";
  */
 export class EngineLoop {
   readonly #send: (message: FromDevice) => void;
-  readonly #ended: Deferred<void> = deferred();
+  readonly #ended = Promise.withResolvers<void>();
   /** Messages that came while the model loads. */
   #early: ToDevice[] | null = null;
   #loaded: LoadedModel | null = null;
