@@ -244,14 +244,17 @@ void* omlx_full(double value, const int* shape, int ndim, int dtype) {
 }
 
 void* omlx_scalar(double value, int dtype) {
-  const float narrow = static_cast<float>(value);
-  const int32_t whole = static_cast<int32_t>(value);
+  // the dtypes that most scalars have need no graph node
   switch (dtype) {
-    // the dtypes that most scalars have need no graph node
-    case MLX_FLOAT32:
-      return omlx_array(&narrow, nullptr, 0, dtype);
-    case MLX_INT32:
-      return omlx_array(&whole, nullptr, 0, dtype);
+    case MLX_FLOAT32: {
+      const float element = static_cast<float>(value);
+      return omlx_array(&element, nullptr, 0, dtype);
+    }
+    case MLX_INT32: {
+      const int64_t element = static_cast<int64_t>(value);
+      const int32_t low = static_cast<int32_t>(element);
+      return omlx_array(&low, nullptr, 0, dtype);
+    }
     default:
       return made([&](mlx_array* result) {
         Temp scalar(scalar_of(value));

@@ -26,6 +26,11 @@ describe("making arrays", () => {
     expect(() => mx.array([1], [1], "float16")).toThrow("Uint16Array");
   });
 
+  scoped("array() takes a part of a larger typed array", () => {
+    const part = Float32Array.of(1, 2, 3, 4).subarray(1, 3);
+    expectArray(mx.array(part, [2], "float32"), [2], "float32", [2, 3]);
+  });
+
   scoped("array() copies: later changes of the data are not seen", () => {
     const data = Float32Array.of(1, 2);
     const a = mx.array(data, [2], "float32");
