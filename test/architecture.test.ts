@@ -57,7 +57,7 @@ async function allImports(): Promise<Import[]> {
 async function crossings(): Promise<(Import & { to: string })[]> {
   return (await allImports()).flatMap((found) => {
     if (found.spec.startsWith("#")) return [{ ...found, to: found.spec.slice(1) }];
-    if (!found.spec.startsWith(".")) return [];
+    if (!found.spec.startsWith(".") || found.spec.endsWith(".json")) return [];
     const to = roomOf(normalize(join(dirname(found.file), found.spec)));
     return to === found.from ? [] : [{ ...found, to }];
   });
