@@ -2,6 +2,8 @@
 export interface AddedToken {
   readonly id: number;
   readonly content: string;
+  /** As it stands in the text when it is looked for. */
+  readonly spelling: string;
   /** Control token: never part of the answer's text. */
   readonly isSpecial: boolean;
   /** Takes the white space before or after it along. */

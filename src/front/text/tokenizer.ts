@@ -53,24 +53,24 @@ export class Tokenizer {
       });
     }
     this.#model = model;
+    const isNormalized = (token: AddedTokenEntry) => token.normalized && normalizer !== null;
     this.addedTokens = added.map((token) => ({
       id: token.id,
       content: token.content,
+      spelling: isNormalized(token)
+        ? (normalizer?.normalize(token.content) ?? token.content)
+        : token.content,
       isSpecial: token.special,
       stripsLeft: token.lstrip,
       stripsRight: token.rstrip,
       isSingleWord: token.single_word,
-      isNormalized: token.normalized && normalizer !== null,
+      isNormalized: isNormalized(token),
     }));
     this.#byContent = new Map(this.addedTokens.map((token) => [token.content, token]));
-    this.#plain = new TokenTrie(
-      this.addedTokens.filter((t) => !t.isNormalized).map((t) => [t.content, t]),
-    );
-    this.#normalized = new TokenTrie(
-      this.addedTokens
-        .filter((t) => t.isNormalized)
-        .map((t) => [normalizer?.normalize(t.content) ?? t.content, t]),
-    );
+    const trieOf = (tokens: readonly AddedToken[]) =>
+      new TokenTrie(tokens.map((token) => [token.spelling, token] as const));
+    this.#plain = trieOf(this.addedTokens.filter((token) => !token.isNormalized));
+    this.#normalized = trieOf(this.addedTokens.filter((token) => token.isNormalized));
     this.namedTokens = namedTokensOf(config);
     const around = this.#around(config["add_bos_token"] === true);
     this.#prefix = around.prefix;

@@ -26,13 +26,12 @@ export function layoutVocabulary(
   vocabSize: number,
   tokenOf: (id: number) => string | undefined,
 ): Vocabulary {
-  const { toBytes, stripsBlank } = readDecoder(decoder);
+  const { toBytes, spell, stripsBlank } = readDecoder(decoder);
   const addedById = new Map(added.map((token) => [token.id, token]));
-  const encoder = new TextEncoder();
   const empty = new Uint8Array();
   const piece = (id: number): Uint8Array => {
     const known = addedById.get(id);
-    if (known !== undefined) return known.isSpecial ? empty : encoder.encode(known.content);
+    if (known !== undefined) return known.isSpecial ? empty : spell(known.spelling);
     const token = tokenOf(id);
     return token === undefined ? empty : toBytes(token);
   };
@@ -55,6 +54,8 @@ export function layoutVocabulary(
 
 interface Decoder {
   readonly toBytes: ToBytes;
+  /** Of an added token, which is written as text, not as byte characters. */
+  readonly spell: ToBytes;
   readonly stripsBlank: boolean;
 }
 
@@ -93,14 +94,14 @@ function readDecoder(config: unknown): Decoder {
         throw unknown(String(part["type"]));
     }
   }
-  const spell = (token: string) =>
+  const spell: ToBytes = (token) =>
     encoder.encode(replacements.reduce((out, [from, to]) => out.replaceAll(from, to), token));
   const toBytes: ToBytes = (token) => {
     if (isByteLevel) return bytesOfLevel(token) ?? encoder.encode(token);
     const match = hasByteFallback ? /^<0x([0-9A-Fa-f]{2})>$/.exec(token) : null;
     return match === null ? spell(token) : Uint8Array.of(Number.parseInt(match[1] ?? "", 16));
   };
-  return { toBytes, stripsBlank };
+  return { toBytes, spell, stripsBlank };
 }
 
 function partsOf(config: unknown): readonly Readonly<Record<string, unknown>>[] {
