@@ -18,7 +18,7 @@ interface Node extends TreeNode {
   next: Node | null;
   /** Pins on this node or below it. */
   uses: number;
-  /** Tick of the last use of this node or of anything evicted below it. */
+  /** Tick of the last unpin, or of the node's making. Ancestors need no tick: they follow their last leaf. */
   lastUse: number;
   removed: boolean;
 }
@@ -257,8 +257,6 @@ export class PrefixTree {
     }
     node.removed = true;
     this.#numBlocks--;
-    // The parent was used whenever the child was, so it is no older than the child.
-    parent.lastUse = Math.max(parent.lastUse, node.lastUse);
     this.#offer(parent);
     this.#forgetRoot(parent);
     return node.block;

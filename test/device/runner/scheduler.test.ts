@@ -463,11 +463,13 @@ describe("Scheduler, many requests", () => {
   });
 
   test("a stream of short prompts does not starve a long one", () => {
-    const rig = new Rig({ numBlocks: 4000, maxRunning: 8, cost: (p) => p });
+    const rig = new Rig({ numBlocks: 4000, maxRunning: 16, maxWaiting: 500, cost: (p) => p });
     rig.submit({ id: "long", promptIds: prompt(600, 1), maxTokens: 1 });
     for (let i = 0; !rig.finish("long"); i++) {
-      for (let k = 0; k < 3; k++)
-        rig.submit({ id: `s${i}-${k}`, promptIds: prompt(30, 10 * i + k), maxTokens: 1 });
+      for (let k = 0; k < 5; k++) {
+        const promptIds = [i, k, ...prompt(28, i + k)];
+        rig.submit({ id: `s${i}-${k}`, promptIds, maxTokens: 1 });
+      }
       rig.step();
       expect(i).toBeLessThan(40);
     }
@@ -484,6 +486,19 @@ describe("Scheduler, many requests", () => {
     }
     expect(rig.nowMs).toBeGreaterThan(9_000);
     expect(rig.finish("i0")).toBeDefined();
+    rig.drain();
+  });
+
+  test("background work that interactive work waits for counts as interactive", () => {
+    const rig = new Rig({ numBlocks: 2000, cost: (p) => p });
+    const shared = prompt(600, 1);
+    rig.submit({ id: "bg", promptIds: shared, maxTokens: 1, lane: "background" });
+    rig.step();
+    rig.submit({ id: "twin", promptIds: shared, maxTokens: 1 });
+    rig.submit({ id: "long", promptIds: prompt(2000, 2), maxTokens: 1 });
+    while (!rig.finish("twin")) rig.step();
+    expect(rig.finish("long")).toBeUndefined();
+    expect(rig.nowMs).toBeLessThan(10_000); // not by aging
     rig.drain();
   });
 
@@ -635,13 +650,14 @@ describe("Scheduler, errors", () => {
   test("an error of one row ends that request only, and its blocks are not reused", () => {
     const rig = new Rig();
     const good = rig.submit({ id: "good", promptIds: prompt(9, 1), stopIds: [] });
-    rig.submit({ id: "bad", promptIds: prompt(9, 2), stopIds: [] });
+    // Long enough that blocks of it are stored before its first token fails.
+    rig.submit({ id: "bad", promptIds: prompt(150, 2), stopIds: [] });
     rig.poisoned.add("bad");
     rig.drain();
     expect(rig.tokens.get("good")).toEqual(alone(good));
     expect(rig.finish("bad")).toBeUndefined();
     rig.poisoned.clear();
-    rig.submit({ id: "bad again", promptIds: prompt(9, 2) });
+    rig.submit({ id: "bad again", promptIds: prompt(150, 2) });
     rig.drain();
     expect(rig.finish("bad again")?.usage.cachedTokens).toBe(0);
   });

@@ -123,6 +123,7 @@ describe("sampleRow(), filters", () => {
     expect(support(row, { minP: 0.49 })).toEqual([0, 1]);
     expect(support(row, { minP: 0.51 })).toEqual([0]);
     expect(support(row, { minP: 1 })).toEqual([0]);
+    expect(support(logsOf(0.4, 0.4, 0.2), { minP: 1 })).toEqual([0, 1]);
     expect(support(row, { minP: 0.19 })).toEqual([0, 1, 2, 3]);
   });
 
