@@ -95,7 +95,7 @@ def qwen2(tied=True):
         "rope_theta": 1000000.0,
         "tie_word_embeddings": tied,
         "use_sliding_window": False,
-        "sliding_window": 2048,
+        "sliding_window": 64,
         "max_window_layers": 3,
     }
 
@@ -320,7 +320,6 @@ def make(name):
             "vocabulary": VOCABULARY,
             "fullPrompt": FULL_PROMPT,
             "noiseDiff": noise,
-            "tolerance": max(1e-4, 2 * noise),
             "mlxLmOwnDtype": {"maxDiff": float(own.max()), "meanDiff": float(own.mean())},
             "prompts": [
                 {"ids": prompt, "greedy": tokens, "margins": [round(m, 4) for m in margins]}
