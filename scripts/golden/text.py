@@ -253,6 +253,8 @@ MARK_TEXTS = [
     "a\n\n\nb",
     "<|turn|><|turn|> <mask> <gap> word",
 ]
+# Bytes stand for all other characters.
+LETTERS = [chr(c) for c in range(0x21, 0x7F)] + ["\u2581", "\u00e9", "\u00fc"]
 LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
@@ -290,8 +292,8 @@ def trained(kind: str) -> Tokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=800,
         special_tokens=SPECIALS + (byte_tokens if is_pieces else []),
-        initial_alphabet=[] if is_pieces else pre_tokenizers.ByteLevel.alphabet(),
-        limit_alphabet=120 if is_pieces else 256,
+        initial_alphabet=LETTERS if is_pieces else pre_tokenizers.ByteLevel.alphabet(),
+        limit_alphabet=len(LETTERS) if is_pieces else 256,
         show_progress=False,
     )
     words = "\n".join(p.read_text() for p in PASSAGES).split(" ")
