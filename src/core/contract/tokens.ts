@@ -41,7 +41,13 @@ export interface TokenUsage {
 
 /** What the device floor answers. The last event is always "finish"; errors are thrown. */
 export type TokenEvent =
-  | { readonly kind: "prefill"; readonly done: number; readonly total: number }
+  | {
+      readonly kind: "prefill";
+      readonly done: number;
+      readonly total: number;
+      /** Prompt tokens whose keys and values were reused; part of `done`. */
+      readonly cached?: number | undefined;
+    }
   | {
       readonly kind: "tokens";
       readonly ids: readonly number[];

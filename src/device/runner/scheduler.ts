@@ -227,7 +227,12 @@ export class Scheduler {
       this.#sealFull(sequence);
       const mine: TokenEvent[] = [];
       if (wasPrefill && sequence.generated === 0)
-        mine.push({ kind: "prefill", done: sequence.computed, total: sequence.promptTokens });
+        mine.push({
+          kind: "prefill",
+          done: sequence.computed,
+          total: sequence.promptTokens,
+          cached: sequence.cachedTokens,
+        });
       if (result) mine.push(...this.#append(sequence, result.id, result.logprob, nowMs));
       if (mine.length > 0) events.push({ id, events: mine });
     }

@@ -8,4 +8,3 @@
  * - The template writes BOS itself; none is added to its text.
  */
 export { openText, setWorkerUrl, type TextModel } from "./open-text.ts";
-export type { Reader } from "./reader.ts";

@@ -40,6 +40,7 @@ class TextReader implements Reader {
   readonly #filter: StopFilter;
   readonly #stopTexts: ReadonlyMap<number, string>;
   readonly #promptTokens: number;
+  #cachedTokens = 0;
   #numTokens = 0;
   #isStarted = false;
   #reason: FinishReason = "stop";
@@ -66,6 +67,7 @@ class TextReader implements Reader {
     yield* this.#start();
     switch (event.kind) {
       case "prefill":
+        this.#cachedTokens = event.cached ?? this.#cachedTokens;
         break;
       case "tokens":
         yield* this.#readTokens(event.ids);
@@ -90,7 +92,7 @@ class TextReader implements Reader {
       stop,
       usage: {
         promptTokens: this.#usage?.promptTokens ?? this.#promptTokens,
-        cachedTokens: this.#usage?.cachedTokens ?? 0,
+        cachedTokens: this.#usage?.cachedTokens ?? this.#cachedTokens,
         completionTokens: this.#usage?.completionTokens ?? this.#numTokens,
         reasoningTokens: 0,
       },

@@ -127,6 +127,7 @@ describe("Reader.read()", () => {
 
   test("ends before a stop string that lies over several tokens, and counts no token behind it", () => {
     const events = run(readerOf(["END"]), [
+      { kind: "prefill", done: 3, total: 3, cached: 2 },
       tokens(bytesOf("some text E")),
       tokens(bytesOf("N")),
       tokens(bytesOf("D and more")),
@@ -137,7 +138,7 @@ describe("Reader.read()", () => {
       kind: "end",
       reason: "stop",
       stop: "END",
-      usage: { promptTokens: 3, cachedTokens: 0, completionTokens: 13, reasoningTokens: 0 },
+      usage: { promptTokens: 3, cachedTokens: 2, completionTokens: 13, reasoningTokens: 0 },
     });
   });
 
