@@ -98,6 +98,7 @@ OMLX_INLINE float hmax(V v) {
 /// Weights of one group: w = q * scale + bias, 16 at a time from the packed bits.
 template <int BITS>
 struct Group {
+  static constexpr bool SHUFFLED = false;
   __m256 scale, bias;
   OMLX_INLINE Group(float s, float b) : scale(_mm256_set1_ps(s)), bias(_mm256_set1_ps(b)) {}
   OMLX_INLINE V operator()(const uint8_t* p) const { return {eight(p), eight(p + BITS)}; }

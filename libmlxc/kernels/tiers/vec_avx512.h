@@ -77,9 +77,21 @@ OMLX_INLINE void sum4(V a, V b, V c, V d, float* out) {
 }
 OMLX_INLINE float hmax(V v) { return _mm512_reduce_max_ps(v); }
 
+#define OMLX_HAVE_SHUFFLE
+/// Lanes 0, 8, 1, 9, ..., 7, 15.
+OMLX_INLINE V shuffle(V v) {
+  const __m512i from = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
+  return _mm512_permutexvar_ps(from, v);
+}
+OMLX_INLINE V unshuffle(V v) {
+  const __m512i from = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+  return _mm512_permutexvar_ps(from, v);
+}
+
 /// Weights of one group: w = q * scale + bias, 16 at a time from the packed bits.
 template <int BITS>
 struct Group {
+  static constexpr bool SHUFFLED = false;  // has shuffled()
   V scale, bias;
   OMLX_INLINE Group(float s, float b) : scale(set1(s)), bias(set1(b)) {}
   OMLX_INLINE V operator()(const uint8_t* p) const {
@@ -100,6 +112,7 @@ struct Group {
 
 template <>
 struct Group<8> {
+  static constexpr bool SHUFFLED = false;
   V scale, bias;
   OMLX_INLINE Group(float s, float b) : scale(set1(s)), bias(set1(b)) {}
   OMLX_INLINE V operator()(const uint8_t* p) const {
@@ -111,6 +124,7 @@ struct Group<8> {
 /// 4 bits: the 16 possible weights of a group are one register, and a nibble selects its weight.
 template <>
 struct Group<4> {
+  static constexpr bool SHUFFLED = true;
   V table;
   OMLX_INLINE Group(float s, float b)
       : table(fma(_mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), set1(s),
@@ -124,6 +138,13 @@ struct Group<4> {
     const __m512i shift =
         _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
     return _mm512_permutexvar_ps(_mm512_srlv_epi32(words, shift), table);
+  }
+  /// The same weights in the lane order of shuffle(): one 64-bit shift brings two nibbles into place.
+  OMLX_INLINE V shuffled(const uint8_t* p) const {
+    long long bits;
+    std::memcpy(&bits, p, 8);
+    const __m512i shift = _mm512_setr_epi64(0, 4, 8, 12, 16, 20, 24, 28);
+    return _mm512_permutexvar_ps(_mm512_srlv_epi64(_mm512_set1_epi64(bits), shift), table);
   }
 };
 

@@ -117,6 +117,7 @@ OMLX_INLINE float hmax(V v) {
 /// Weights of one group: w = q * scale + bias, 16 at a time from the packed bits.
 template <int BITS>
 struct Group {
+  static constexpr bool SHUFFLED = false;
   V scale, bias;
   OMLX_INLINE Group(float s, float b) : scale(set1(s)), bias(set1(b)) {}
   OMLX_INLINE V operator()(const uint8_t* p) const {
