@@ -277,7 +277,7 @@ describe("sampleRow(), paths", () => {
       { numRuns: 400 },
     );
     expect(compared).toBeGreaterThan(3000);
-    expect(beyond).toBeGreaterThan(50);
+    expect(beyond).toBeGreaterThan(10);
   });
 
   test("the whole row is left alone for a usual request on a usual row", () => {
