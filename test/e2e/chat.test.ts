@@ -405,6 +405,24 @@ describe("leaving and waiting", () => {
     }
   });
 
+  test("an answer survives a silence that is longer than any idle timeout", async () => {
+    const args = ["--keep-alive-ms", "60000", "--stall-timeout-ms", "60000"];
+    await using quiet = await startServer({ modelDirs: [DEFAULT_MODELS], args });
+    const send = (stream: boolean) =>
+      fetch(`${quiet.baseURL}/chat/completions`, {
+        method: "POST",
+        body: JSON.stringify({ ...ask("What is the capital of France?"), stream }),
+      });
+    await (await send(false)).text();
+    const [engine] = await childrenOf(quiet.pid);
+    if (engine === undefined) throw new Error("there is no engine process");
+    process.kill(engine, "SIGSTOP");
+    const answers = [true, false].map(async (stream) => (await send(stream)).text());
+    await Bun.sleep(13_000); // the silence itself: idle connections are closed after ten seconds
+    process.kill(engine, "SIGCONT");
+    for (const text of await Promise.all(answers)) expect(text).toContain("Paris");
+  }, 60_000);
+
   test("health answers within 20 ms while a prompt is computed", async () => {
     const busy = whole(ask("word ".repeat(800), { max_tokens: 1 }));
     let slowest = 0;

@@ -143,7 +143,9 @@ describe("omlx serve", () => {
     process.kill(server.pid, "SIGINT");
     await server.outputHas(/server ends/);
     const start = performance.now();
-    expect(await server.stop("SIGINT")).toBe(130);
-    expect(performance.now() - start).toBeLessThan(2000);
+    const again = setInterval(() => process.kill(server.pid, "SIGINT"), 50);
+    const code = await server.stop("SIGINT").finally(() => clearInterval(again));
+    expect(code).toBe(130);
+    expect(performance.now() - start).toBeLessThan(3000);
   });
 });

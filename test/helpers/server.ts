@@ -3,7 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 const ROOT = join(import.meta.dir, "..", "..");
-const BINARY = join(ROOT, "dist", "omlx");
+/** The compiled program, as build.ts makes it. */
+export const BINARY = join(ROOT, "dist", "omlx");
 
 /** Folder of the default model's folder, as build.ts makes it. */
 export const DEFAULT_MODELS = join(ROOT, "build", "models");
@@ -28,6 +29,8 @@ export interface ServerOptions {
   /** Further flags of `omlx serve`. */
   readonly args?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
+  /** Another program than the one of this source tree; it sees `env` and its home, nothing else. */
+  readonly program?: string;
 }
 
 export interface TestServer extends AsyncDisposable {
@@ -64,17 +67,17 @@ export async function runProgram(args: readonly string[], env: Record<string, st
 
 function spawn(args: readonly string[], home: string, env: Readonly<Record<string, string>>) {
   const kept = Object.entries(process.env).filter(([key]) => !key.startsWith("OMLX_"));
-  return Bun.spawn([...program(), ...args], {
-    env: {
-      ...Object.fromEntries(kept),
-      HOME: home,
-      XDG_CACHE_HOME: join(home, ".cache"),
-      ...env,
-    },
-    stdin: "ignore",
-    stdout: "pipe",
-    stderr: "pipe",
+  const cache = join(home, ".cache");
+  return spawnIn([...program(), ...args], {
+    ...Object.fromEntries(kept),
+    HOME: home,
+    XDG_CACHE_HOME: cache,
+    ...env,
   });
+}
+
+function spawnIn(command: readonly string[], env: Readonly<Record<string, string | undefined>>) {
+  return Bun.spawn([...command], { env, stdin: "ignore", stdout: "pipe", stderr: "pipe" });
 }
 
 /** Starts the real server on a free port and waits until it listens. Dispose it, or call stop(). */
@@ -82,7 +85,10 @@ export async function startServer(options: ServerOptions = {}): Promise<TestServ
   const home = mkdtempSync(join(tmpdir(), "omlx-test-"));
   const dirs = (options.modelDirs ?? []).flatMap((dir) => ["--model-dir", dir]);
   const args = ["serve", "--port", "0", ...dirs, ...(options.args ?? [])];
-  const child = spawn(args, home, options.env ?? {});
+  const child =
+    options.program === undefined
+      ? spawn(args, home, options.env ?? {})
+      : spawnIn([options.program, ...args], { HOME: home, ...options.env });
   const printed = new Output();
   void printed.follow(child.stdout);
   void printed.follow(child.stderr);

@@ -6,5 +6,4 @@
  * - A client that leaves cancels its work, streamed or not.
  */
 export { createApp } from "./app.ts";
-export type { AppDeps } from "./deps.ts";
 export { OpenRequests } from "./open-requests.ts";

@@ -41,13 +41,13 @@ export async function serve(args: readonly string[], context: CliContext): Promi
     requests,
     shutdown: shutdown.signal,
   });
-  const ending = nextSignal();
+  const ending = endSignal();
   const server = listen(app.compile().fetch, settings);
+  app.server = server; // routes lift the idle timeout through it
   process.stdout.write(greeting({ settings, origin: originOf(server), pool, version }));
 
   const signal = await ending;
   log.info("server ends", { signal, open: requests.size });
-  void nextSignal().then(() => process.exit(130)); // asked twice: at once
   const flushed = server.stop();
   await within(DRAIN_MS, requests.idle());
   shutdown.abort(new OmlxError({ code: "overloaded", message: "The server is shutting down" }));
@@ -94,17 +94,20 @@ function originOf(server: Bun.Server<unknown>): string {
   return `http://${name.includes(":") ? `[${name}]` : name}:${server.port}`;
 }
 
-const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+/** A terminal and a parent process may both pass on one Ctrl-C; nobody presses twice as fast. */
+const REPEAT_MS = 300;
 
-/** The next signal that asks this process to end. */
-function nextSignal(): Promise<NodeJS.Signals> {
-  return new Promise((resolve) => {
-    const onSignal = (signal: NodeJS.Signals) => {
-      for (const name of SIGNALS) process.off(name, onSignal);
-      resolve(signal);
-    };
-    for (const name of SIGNALS) process.on(name, onSignal);
-  });
+/** The first signal that asks this process to end. A second one ends it at once. */
+function endSignal(): Promise<NodeJS.Signals> {
+  const first = Promise.withResolvers<NodeJS.Signals>();
+  let firstAt: number | undefined;
+  const onSignal = (signal: NodeJS.Signals): void => {
+    firstAt ??= performance.now();
+    if (performance.now() - firstAt > REPEAT_MS) process.exit(130);
+    first.resolve(signal);
+  };
+  for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(name, onSignal);
+  return first.promise;
 }
 
 async function within(ms: number, work: Promise<unknown>): Promise<void> {
