@@ -12,7 +12,7 @@ jobs=${JOBS:-$(getconf _NPROCESSORS_ONLN)}
 
 llama_version=0.3.36
 llama_sha256=832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e
-mlx_packages=(mlx-lm==0.32.2 mlx-cpu==0.32.4)
+mlx_packages=(mlx-lm==0.32.2 mlx==0.32.4 mlx-cpu==0.32.4)
 
 say() { printf '%s\n' "$*" >&2; }
 
