@@ -67,6 +67,8 @@ async function answer(lease: Lease): Promise<number[]> {
     sampling: GREEDY,
     lane: "interactive",
     topLogprobs: null,
+    constraint: null,
+    thinkingBudget: null,
   };
   const ids: number[] = [];
   for await (const event of lease.engine.generate(request, never)) {

@@ -78,5 +78,9 @@ function requestOf({ messages }: ChatGolden): ChatRequest {
     stop: [],
     topLogprobs: null,
     lane: "interactive",
+    toolChoice: { kind: "auto" },
+    parallelToolCalls: true,
+    format: null,
+    thinking: {},
   };
 }

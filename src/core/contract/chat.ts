@@ -1,5 +1,5 @@
 import type { SamplingParams } from "./sampling.ts";
-import type { Lane } from "./tokens.ts";
+import type { GrammarSpec, Lane } from "./tokens.ts";
 
 export type Role = "system" | "user" | "assistant" | "tool";
 
@@ -26,6 +26,29 @@ export interface Tool {
   readonly description?: string | undefined;
   /** JSON schema of the arguments. */
   readonly parameters?: unknown;
+  /** The arguments must follow the schema to the letter: a keyword that cannot be enforced is an error. */
+  readonly strict?: boolean | undefined;
+}
+
+/** Which tools may be called; "auto": as the model likes. */
+export type ToolChoice =
+  | { readonly kind: "auto" | "none" | "required" }
+  | { readonly kind: "named"; readonly name: string };
+
+/** What an answer's text must be. A schema that is not strict is relaxed, with a warning, where it cannot be enforced. */
+export type OutputFormat =
+  | { readonly kind: "json" }
+  | { readonly kind: "schema"; readonly schema: unknown; readonly strict: boolean }
+  | Extract<GrammarSpec, { kind: "regex" | "ebnf" }>
+  | { readonly kind: "choice"; readonly options: readonly string[] };
+
+/** How much a model that can think should do so; undefined: as its template does by itself. */
+export interface Thinking {
+  readonly enabled?: boolean | undefined;
+  /** "low", "medium", "high"…, handed to the template as reasoning_effort. */
+  readonly effort?: string | number | undefined;
+  /** Tokens of thought at most; then the end of thinking is forced. */
+  readonly budget?: number | undefined;
 }
 
 /** One conversation to continue, free of any vendor's shape. */
@@ -34,6 +57,11 @@ export interface ChatRequest {
   readonly model: string;
   readonly messages: readonly Message[];
   readonly tools: readonly Tool[];
+  readonly toolChoice: ToolChoice;
+  readonly parallelToolCalls: boolean;
+  /** null: free text. */
+  readonly format: OutputFormat | null;
+  readonly thinking: Thinking;
   /** Passed to the chat template as they are. */
   readonly templateKwargs: Readonly<Record<string, unknown>>;
   /** Defaults of the model fill what the client left out. */
@@ -44,6 +72,24 @@ export interface ChatRequest {
   readonly ignoreEos: boolean;
   /** Generation ends before the first of these; they are not part of the output. */
   readonly stop: readonly string[];
+  /** How many alternatives to report per token; null: no log-probabilities. */
   readonly topLogprobs: number | null;
   readonly lane: Lane;
 }
+
+/** A conversation that asks for nothing special; a request adds model and messages. */
+export const CHAT_DEFAULTS = {
+  tools: [],
+  toolChoice: { kind: "auto" },
+  parallelToolCalls: true,
+  format: null,
+  thinking: {},
+  templateKwargs: {},
+  sampling: {},
+  maxTokens: undefined,
+  minTokens: 0,
+  ignoreEos: false,
+  stop: [],
+  topLogprobs: null,
+  lane: "interactive",
+} as const satisfies Omit<ChatRequest, "model" | "messages">;

@@ -8,11 +8,47 @@ export interface Usage {
   readonly reasoningTokens: number;
 }
 
-/** What a conversation answers, free of any vendor's shape. The last event is always "end". */
+/** A token and how probable it was, in words. */
+export interface TextLogprob {
+  readonly id: number;
+  /** The token's text; U+FFFD where its bytes are part of a character. */
+  readonly text: string;
+  readonly bytes: readonly number[];
+  /** Natural logarithm of the probability before temperature and filters. */
+  readonly logprob: number;
+}
+
+/** A generated token with the most probable ones at its place, best first. */
+export interface ChosenLogprob extends TextLogprob {
+  readonly top: readonly TextLogprob[];
+}
+
+/**
+ * What a conversation answers, free of any vendor's shape. The first event is always "start", the last one "end".
+ *
+ * Tool calls come one after the other: "call" opens one, "arguments" are pieces of its JSON text, "callEnd" closes it.
+ * A call without "callEnd" was cut off and must not be executed.
+ */
 export type ChatEvent =
-  | { readonly kind: "start"; readonly promptTokens: number }
-  | { readonly kind: "text"; readonly text: string }
+  | {
+      readonly kind: "start";
+      readonly promptTokens: number;
+      /** Prompt tokens whose computation was reused. */
+      readonly cachedTokens: number;
+      /** What was ignored, relaxed or rewritten on the way to the model, for the client to know. */
+      readonly warnings: readonly string[];
+    }
+  | {
+      readonly kind: "text";
+      readonly text: string;
+      /** Of the tokens that this text was made of, when asked for. */
+      readonly logprobs?: readonly ChosenLogprob[] | undefined;
+    }
   | { readonly kind: "reasoning"; readonly text: string }
+  /** Calls are numbered from 0; `name` is one of the request's tools. */
+  | { readonly kind: "call"; readonly index: number; readonly id: string; readonly name: string }
+  | { readonly kind: "arguments"; readonly index: number; readonly text: string }
+  | { readonly kind: "callEnd"; readonly index: number }
   | {
       readonly kind: "end";
       readonly reason: FinishReason;

@@ -8,6 +8,10 @@ export interface SamplingParams {
   readonly topK: number;
   /** Keeps tokens with probability >= minP * the largest one; 0 is off. */
   readonly minP: number;
+  /** Chance in [0, 1] that a step cuts the most probable tokens off; 0 is off. */
+  readonly xtcProbability: number;
+  /** All tokens above this probability but the least probable of them are cut; above 0.5 nothing ever is. */
+  readonly xtcThreshold: number;
   /** > 0; 1 is off. As in CTRL (arXiv:1909.05858): positive logits are divided, negative ones multiplied. */
   readonly repetitionPenalty: number;
   /** How many of the last tokens (prompt included) the repetition penalty sees. */
@@ -27,6 +31,8 @@ export const GREEDY: SamplingParams = {
   topP: 1,
   topK: 0,
   minP: 0,
+  xtcProbability: 0,
+  xtcThreshold: 0.1,
   repetitionPenalty: 1,
   repetitionContext: 20,
   presencePenalty: 0,

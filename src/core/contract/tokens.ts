@@ -3,6 +3,34 @@ import type { SamplingParams } from "./sampling.ts";
 /** Background work waits for interactive work, but not for ever (aging). */
 export type Lane = "interactive" | "background";
 
+/** A formal language that XGrammar can enforce. */
+export type GrammarSpec =
+  /** JSON text of a JSON schema; "{}" is any JSON value. */
+  | { readonly kind: "schema"; readonly schema: string }
+  | { readonly kind: "regex"; readonly pattern: string }
+  /** GBNF, as in llama.cpp; the start symbol is "root". */
+  | { readonly kind: "ebnf"; readonly grammar: string }
+  /** JSON text of an XGrammar structural tag: free text with tagged parts that follow schemas. */
+  | { readonly kind: "structuralTag"; readonly tag: string };
+
+/** What the generated text must be. Special tokens other than the stop ids are never drawn inside a grammar. */
+export interface Constraint {
+  readonly grammar: GrammarSpec;
+  /**
+   * A grammar that cannot be enforced, or not in time: an error when strict, else the answer goes on without it and the
+   * "prefill" event tells why.
+   */
+  readonly strict: boolean;
+  /** Token ids of the end-of-thinking marker: the grammar begins after them. null: at the first token. */
+  readonly after: readonly number[] | null;
+}
+
+/** Thoughts end after so many tokens: these ids are forced then. */
+export interface ThinkingBudget {
+  readonly maxTokens: number;
+  readonly endIds: readonly number[];
+}
+
 /** What the device floor is asked to do: token ids in, token ids out. */
 export interface TokenRequest {
   /** Unique among the open requests of one engine. */
@@ -19,6 +47,8 @@ export interface TokenRequest {
   readonly lane: Lane;
   /** How many alternatives to report per token; null: no log-probabilities. */
   readonly topLogprobs: number | null;
+  readonly constraint: Constraint | null;
+  readonly thinkingBudget: ThinkingBudget | null;
 }
 
 export interface TokenLogprob {
@@ -29,7 +59,7 @@ export interface TokenLogprob {
   readonly top: readonly (readonly [id: number, logprob: number])[];
 }
 
-/** "stop": a stop id was drawn; "length": maxTokens or the end of the window. */
+/** "stop": a stop id was drawn, or the grammar is complete; "length": maxTokens or the end of the window. */
 export type TokenFinish = "stop" | "length";
 
 export interface TokenUsage {
@@ -47,6 +77,8 @@ export type TokenEvent =
       readonly total: number;
       /** Prompt tokens whose keys and values were reused; part of `done`. */
       readonly cached?: number | undefined;
+      /** Told once: why the request's constraint is not enforced. */
+      readonly relaxed?: string | undefined;
     }
   | {
       readonly kind: "tokens";

@@ -4,6 +4,17 @@ import type { TokenEvent, TokenRequest } from "./tokens.ts";
 /** Which arithmetic the engine uses: own CPU kernels, or stock MLX operations of any device. */
 export type KernelMode = "native" | "stock";
 
+/** What a grammar needs to know of the tokenizer. */
+export interface GrammarVocabulary {
+  /** Token strings as tokenizer.json has them, by id; "" where an id has no token. */
+  readonly tokens: readonly string[];
+  /** How strings spell bytes: as they are, "<0x0A>" for single bytes, or GPT-2's byte-to-character table. */
+  readonly type: "raw" | "byteFallback" | "byteLevel";
+  /** Never part of a text. */
+  readonly specialIds: readonly number[];
+  readonly stopIds: readonly number[];
+}
+
 export interface LoadOptions {
   readonly modelPath: string;
   readonly kernels: KernelMode;
@@ -52,6 +63,8 @@ export interface EngineStats {
 export type ToDevice =
   | { readonly kind: "load"; readonly options: LoadOptions }
   | { readonly kind: "generate"; readonly request: TokenRequest }
+  /** Once, before the first request with a constraint. */
+  | { readonly kind: "vocabulary"; readonly vocabulary: GrammarVocabulary }
   | { readonly kind: "cancel"; readonly id: string }
   | { readonly kind: "stats" }
   | { readonly kind: "shutdown" };

@@ -70,6 +70,8 @@ export class EngineLoop {
       case "generate":
         this.#submit(message.request);
         return;
+      case "vocabulary":
+        return;
       case "cancel":
         this.#cancel(message.id);
         return;

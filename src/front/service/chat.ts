@@ -42,6 +42,9 @@ export async function collect(events: AsyncIterable<ChatEvent>): Promise<ChatRes
   for await (const event of events) {
     switch (event.kind) {
       case "start":
+      case "call":
+      case "arguments":
+      case "callEnd":
         break;
       case "text":
         text.push(event.text);

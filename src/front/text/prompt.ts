@@ -63,6 +63,8 @@ export function toTokenRequest(
     sampling: samplingOf(request.sampling, facts.generation),
     lane: request.lane,
     topLogprobs: request.topLogprobs,
+    constraint: null,
+    thinkingBudget: null,
   };
 }
 

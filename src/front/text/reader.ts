@@ -64,10 +64,10 @@ class TextReader implements Reader {
   }
 
   *read(event: TokenEvent): Generator<ChatEvent> {
+    if (event.kind === "prefill") this.#cachedTokens = event.cached ?? this.#cachedTokens;
     yield* this.#start();
     switch (event.kind) {
       case "prefill":
-        this.#cachedTokens = event.cached ?? this.#cachedTokens;
         break;
       case "tokens":
         yield* this.#readTokens(event.ids);
@@ -102,7 +102,12 @@ class TextReader implements Reader {
   *#start(): Generator<ChatEvent> {
     if (this.#isStarted) return;
     this.#isStarted = true;
-    yield { kind: "start", promptTokens: this.#promptTokens };
+    yield {
+      kind: "start",
+      promptTokens: this.#promptTokens,
+      cachedTokens: this.#cachedTokens,
+      warnings: [],
+    };
   }
 
   *#readTokens(ids: readonly number[]): Generator<ChatEvent> {

@@ -108,6 +108,8 @@ export class EngineClient {
         stopIds: [],
         lane: "interactive",
         topLogprobs: null,
+        constraint: null,
+        thinkingBudget: null,
         ...request,
         sampling: { ...GREEDY, ...request.sampling },
       },

@@ -164,6 +164,8 @@ class Rig {
       sampling: GREEDY,
       lane: "interactive",
       topLogprobs: null,
+      constraint: null,
+      thinkingBudget: null,
       ...request,
     };
     this.scheduler.submit(full, this.nowMs);

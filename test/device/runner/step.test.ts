@@ -58,6 +58,8 @@ for (const kernels of ["native", "stock"] as const) {
       sampling: { ...GREEDY, seed: 1 },
       lane: "interactive",
       topLogprobs: null,
+      constraint: null,
+      thinkingBudget: null,
     });
 
     const idsOf = (events: readonly TokenEvent[]) =>

@@ -53,6 +53,10 @@ describe("decodeChat()", () => {
         stop: [],
         topLogprobs: null,
         lane: "interactive",
+        toolChoice: { kind: "auto" },
+        parallelToolCalls: true,
+        format: null,
+        thinking: {},
       },
       stream: false,
       includeUsage: false,
@@ -311,7 +315,7 @@ const WIRE_USAGE = {
   },
 };
 const SCRIPT: ChatEvent[] = [
-  { kind: "start", promptTokens: 10 },
+  { kind: "start", promptTokens: 10, cachedTokens: 0, warnings: [] },
   { kind: "reasoning", text: "Hm" },
   { kind: "text", text: 'a"\n' },
   { kind: "text", text: "b\u2028" },

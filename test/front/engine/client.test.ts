@@ -17,6 +17,8 @@ const request = (id: string, promptIds: readonly number[] = [id.charCodeAt(0)]):
   sampling: GREEDY,
   lane: "interactive",
   topLogprobs: null,
+  constraint: null,
+  thinkingBudget: null,
 });
 
 const tokens = (...ids: number[]): TokenEvent => ({ kind: "tokens", ids });

@@ -113,6 +113,8 @@ function receive(message: ToDevice): void {
         },
       });
       return;
+    case "vocabulary":
+      return;
     case "shutdown":
       if (!process.argv.includes("--stubborn")) process.exit(0);
       return;

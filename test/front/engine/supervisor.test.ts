@@ -80,6 +80,8 @@ async function ask(
     sampling: GREEDY,
     lane: "interactive" as const,
     topLogprobs: null,
+    constraint: null,
+    thinkingBudget: null,
   };
   for await (const event of engine.generate(request, never)) {
     events.push(event);

@@ -52,6 +52,8 @@ test("fingerprintOf() depends on what is asked for, not on id, lane and seed", (
     sampling: GREEDY,
     lane: "interactive",
     topLogprobs: null,
+    constraint: null,
+    thinkingBudget: null,
   };
   const print = fingerprintOf(request);
   const seeded = { ...GREEDY, seed: 5 };

@@ -12,7 +12,7 @@ describe("collect()", () => {
   test("collect() joins text and reasoning and keeps the end", async () => {
     const result = await collect(
       scripted(
-        { kind: "start", promptTokens: 2 },
+        { kind: "start", promptTokens: 2, cachedTokens: 0, warnings: [] },
         { kind: "reasoning", text: "a" },
         { kind: "text", text: "b" },
         { kind: "reasoning", text: "c" },

@@ -45,6 +45,10 @@ function requestOf(text: string, more: Partial<ChatRequest> = {}): ChatRequest {
     stop: [],
     topLogprobs: null,
     lane: "interactive",
+    toolChoice: { kind: "auto" },
+    parallelToolCalls: true,
+    format: null,
+    thinking: {},
     ...more,
   };
 }

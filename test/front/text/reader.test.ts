@@ -46,6 +46,10 @@ function requestOf(stop: readonly string[] = []): ChatRequest {
     stop,
     topLogprobs: null,
     lane: "interactive",
+    toolChoice: { kind: "auto" },
+    parallelToolCalls: true,
+    format: null,
+    thinking: {},
   };
 }
 
@@ -58,6 +62,8 @@ const PROMPT: TokenRequest = {
   sampling: GREEDY,
   lane: "interactive",
   topLogprobs: null,
+  constraint: null,
+  thinkingBudget: null,
 };
 
 const readerOf = (
@@ -109,7 +115,7 @@ describe("Reader.read()", () => {
       finish(3),
     ]);
     expect(events).toEqual([
-      { kind: "start", promptTokens: 3 },
+      { kind: "start", promptTokens: 3, cachedTokens: 0, warnings: [] },
       { kind: "text", text: "Hi" },
       { kind: "text", text: "!" },
       {

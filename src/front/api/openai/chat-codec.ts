@@ -1,4 +1,5 @@
 import {
+  CHAT_DEFAULTS,
   type ChatEvent,
   type ChatRequest,
   type FinishReason,
@@ -49,16 +50,15 @@ export function decodeChat(body: ChatBody): DecodedChat {
   const templateKwargs: Record<string, unknown> = { ...body.chat_template_kwargs };
   if (body.reasoning_effort != null) templateKwargs["reasoning_effort"] ??= body.reasoning_effort;
   const request: ChatRequest = {
+    ...CHAT_DEFAULTS,
     model: body.model ?? "",
     messages,
-    tools: [],
     templateKwargs,
     sampling: decodeSampling(body),
     maxTokens: body.max_completion_tokens ?? body.max_tokens ?? undefined,
     minTokens: body.min_tokens ?? 0,
     ignoreEos: body.ignore_eos ?? false,
     stop: decodeStop(body.stop),
-    topLogprobs: null,
     lane: body.service_tier === "flex" ? "background" : "interactive",
   };
   return {
@@ -289,6 +289,10 @@ export class ChunkEncoder {
         return;
       case "reasoning":
         yield this.#chunk(`{"reasoning_content":${JSON.stringify(event.text)}}`);
+        return;
+      case "call":
+      case "arguments":
+      case "callEnd":
         return;
       case "end":
         yield this.#chunk("{}", JSON.stringify(FINISH[event.reason]));
