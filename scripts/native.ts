@@ -18,7 +18,7 @@ import {
 import { cpus } from "node:os";
 import { basename, join, relative } from "node:path";
 import { HEADERS, readDeclarations, signatureDigest } from "./gen-symbols.ts";
-import { fetchWheel, run, WHEELS, type Wheel, wheelDir } from "./wheels.ts";
+import { fetchWheel, run, WHEELS, type Wheel } from "./wheels.ts";
 
 const ROOT = join(import.meta.dir, "..");
 const SOURCE = join(ROOT, "libmlxc");
@@ -59,7 +59,7 @@ function wheelOfThisMachine(): Wheel {
 /** What the result depends on. */
 function contentKey(wheel: Wheel): string {
   const hash = createHash("sha256");
-  hash.update(`${wheel.name} ${wheel.version} ${wheel.sha256} ${wheelDir(wheel)}\n`);
+  hash.update(`${wheel.name} ${wheel.version} ${wheel.sha256}\n`);
   for (const file of sourceFiles(SOURCE)) {
     hash.update(`${relative(SOURCE, file)}\n`);
     hash.update(readFileSync(file));
@@ -86,20 +86,8 @@ function filesOf(key: string): string[] | null {
 }
 
 async function build(wheel: Wheel, key: string): Promise<string[]> {
-  const unpacked = await fetchWheel(wheel);
+  const unpacked = await compile(wheel);
   const mlxRoot = join(unpacked, "mlx");
-  const signatures = (header: string) => signatureDigest(readDeclarations(header));
-  await run(
-    [
-      ...["cmake", "-S", SOURCE, "-B", BUILD, `-DMLX_ROOT=${mlxRoot}`],
-      `-DOMLX_SIGNATURES=${signatures(HEADERS.core)}`,
-      `-DOMLX_KERNEL_SIGNATURES=${signatures(HEADERS.kernels)}`,
-    ],
-    "cannot configure libmlxc; a C++20 compiler and CMake 3.20 are needed",
-  );
-  const jobs = String(Math.max(1, cpus().length));
-  await run(["cmake", "--build", BUILD, "--parallel", jobs], "cannot build libmlxc");
-
   const suffix = process.platform === "darwin" ? "dylib" : "so";
   const sources = [
     join(BUILD, `libomlxc.${suffix}`),
@@ -117,6 +105,35 @@ async function build(wheel: Wheel, key: string): Promise<string[]> {
   for (const source of sources) install(source, join(LIB, basename(source)));
   writeFileSync(STAMP, `${JSON.stringify({ key, files }, null, 2)}\n`);
   return files;
+}
+
+/** Runs CMake. Returns the wheel's folder. */
+async function compile(wheel: Wheel, ...targets: readonly string[]): Promise<string> {
+  const unpacked = await fetchWheel(wheel);
+  const signatures = (header: string) => signatureDigest(readDeclarations(header));
+  await run(
+    [
+      ...["cmake", "-S", SOURCE, "-B", BUILD, `-DMLX_ROOT=${join(unpacked, "mlx")}`],
+      `-DOMLX_SIGNATURES=${signatures(HEADERS.core)}`,
+      `-DOMLX_KERNEL_SIGNATURES=${signatures(HEADERS.kernels)}`,
+    ],
+    "cannot configure libmlxc; a C++20 compiler and CMake 3.20 are needed",
+  );
+  const jobs = String(Math.max(1, cpus().length));
+  const chosen = targets.flatMap((target) => ["--target", target]);
+  await run(["cmake", "--build", BUILD, "--parallel", jobs, ...chosen], "cannot build libmlxc");
+  return unpacked;
+}
+
+/** Builds the kernels' test programs. Returns their folder; MLX is found in build/lib. */
+export async function buildKernelTests(): Promise<string> {
+  const unlock = await lock(join(ROOT, "build/native.lock"));
+  try {
+    await compile(wheelOfThisMachine(), "omlx_tests");
+    return join(BUILD, "kernels");
+  } finally {
+    unlock();
+  }
 }
 
 /** Libraries and Metal shaders in a folder. */

@@ -28,6 +28,9 @@ KvPool::KvPool(int layers_, int num_blocks_, int block_tokens_, int kv_heads_, i
     throw std::invalid_argument("a key/value pool needs layers, blocks, heads and a head size");
   if (block_tokens < 16 || block_tokens % 16 != 0)
     throw std::invalid_argument("block_tokens must be a multiple of 16, got " + std::to_string(block_tokens));
+  // In double first: the product of five integers can exceed 64 bits.
+  const double wanted = 4.0 * layers * kv_heads * block_tokens * (double(head_dim) + padded_dim) * num_blocks;
+  if (wanted > 0x1p47) throw std::bad_alloc();
   bytes_ = block_floats * size_t(num_blocks) * sizeof(float);
 #ifdef MAP_NORESERVE
   const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;

@@ -1,0 +1,237 @@
+// The MLX primitives: that they compute in a graph what the kernels compute, and how they fail.
+#include <memory>
+#include <stdexcept>
+
+#include "../../src/internal.h"
+#include "check.h"
+#include "mlx/mlx.h"
+#include "omlxc_kernels.h"
+
+namespace mx = mlx::core;
+using check::Random;
+
+namespace {
+std::string last_error;
+int handles = 0;
+}  // namespace
+
+// What the shim has in libomlxc.
+void omlx::set_error(const char* text) { last_error = text; }
+void* omlx::give(void* handle) {
+  handles += handle != nullptr;
+  return handle;
+}
+
+namespace {
+
+void* handle(mx::array a) { return new mx::array(std::move(a)); }
+
+/// Takes a handle over; NULL fails the test.
+mx::array take(void* h) {
+  if (!h) {
+    check::fail("no result: " + last_error);
+    return mx::array(0.0f);
+  }
+  const std::unique_ptr<mx::array> a(static_cast<mx::array*>(h));
+  handles--;
+  return *a;
+}
+
+std::vector<float> values(mx::array a) {
+  a = mx::contiguous(mx::astype(a, mx::float32));
+  a.eval();
+  return {a.data<float>(), a.data<float>() + a.size()};
+}
+
+std::vector<double> doubles(const mx::array& a) {
+  const auto v = values(a);
+  return {v.begin(), v.end()};
+}
+
+mx::array normals(Random& random, mx::Shape shape, float scale = 1.0f) {
+  size_t n = 1;
+  for (int s : shape) n *= size_t(s);
+  const auto v = random.normals(n, scale);
+  return mx::array(v.data(), std::move(shape), mx::float32);
+}
+
+/// Temporary handles, freed at the end of the scope.
+class Handles {
+ public:
+  ~Handles() {
+    for (void* h : all_) delete static_cast<mx::array*>(h);
+  }
+  void* operator()(mx::array a) {
+    all_.push_back(handle(std::move(a)));
+    return all_.back();
+  }
+
+ private:
+  std::vector<void*> all_;
+};
+
+void refused(void* result, const std::string& part) {
+  check::that(result == nullptr, "accepted, expected: " + part);
+  check::that(last_error.find(part) != std::string::npos, "error is \"" + last_error + "\", expected: " + part);
+}
+
+}  // namespace
+
+TEST("omlx_x_linear() reads what mx::quantize makes, for every number of bits and scale type") {
+  Random random(1);
+  for (int bits : {2, 3, 4, 5, 6, 8}) {
+    for (int group : {32, 64, 128}) {
+      for (mx::Dtype type : {mx::float32, mx::float16, mx::bfloat16}) {
+        const auto parts = mx::quantize(mx::astype(normals(random, {48, 256}), type), group, bits);
+        const auto x = normals(random, {2, 3, 256});
+        const auto wide = [](const mx::array& a) { return mx::astype(a, mx::float32); };
+        const auto w = mx::dequantize(parts[0], wide(parts[1]), wide(parts[2]), group, bits);
+        Handles h;
+        const auto got = take(omlx_x_linear(h(x), h(parts[0]), h(parts[1]), h(parts[2]), nullptr, bits, group));
+        check::that(got.shape() == mx::Shape{2, 3, 48}, "shape");
+        check::close(values(got), doubles(mx::matmul(x, mx::transpose(w))), 2e-6, check::text("bits group", {bits, group}));
+        const std::vector<int> rows{7, 0, 47};
+        const auto ids = mx::array(rows.data(), {3}, mx::int32);
+        const auto embedded = take(omlx_x_embedding(h(ids), h(parts[0]), h(parts[1]), h(parts[2]), bits, group));
+        check::close(values(embedded), doubles(mx::take(w, ids, 0)), 1e-6, check::text("embedding", {bits, group}));
+      }
+    }
+  }
+}
+
+TEST("operations take inputs of any layout and any float type") {
+  Random random(2);
+  Handles h;
+  const auto wide = normals(random, {64, 10});
+  const auto x = mx::transpose(wide);                                  // (10, 64), column-major
+  const auto w = mx::transpose(mx::astype(normals(random, {64, 24}), mx::bfloat16));
+  const auto bias = mx::broadcast_to(mx::array(0.5f), {24});
+  const auto got = take(omlx_x_linear(h(x), h(w), nullptr, nullptr, h(bias), 0, 0));
+  const auto want = mx::add(mx::matmul(x, mx::transpose(mx::astype(w, mx::float32))), bias);
+  check::close(values(got), doubles(want), 2e-6, "transposed");
+  const auto half = mx::astype(x, mx::float16);
+  const auto small = take(omlx_x_rms_norm(h(half), nullptr, 1e-5f));
+  check::that(small.dtype() == mx::float32, "dtype");
+  check::close(values(small), doubles(mx::fast::rms_norm(mx::astype(half, mx::float32), std::nullopt, 1e-5f)), 1e-6, "float16");
+  const auto part = mx::slice(wide, {0, 1}, {64, 9}, {1, 2});          // every second column
+  const auto gate = mx::slice(wide, {0, 2}, {64, 10}, {1, 2});
+  const auto silu = mx::multiply(mx::multiply(gate, mx::sigmoid(gate)), part);
+  check::close(values(take(omlx_x_swiglu(h(gate), h(part)))), doubles(silu), 1e-6, "strided");
+}
+
+TEST("omlx_x_rope() agrees with mx::fast::rope in both pairings") {
+  Random random(3);
+  const int T = 6, H = 3, D = 64;
+  for (int dims : {64, 32}) {
+    for (int traditional : {0, 1}) {
+      Handles h;
+      const auto x = normals(random, {T, H * D});
+      std::vector<float> inv(dims / 2);
+      for (int i = 0; i < dims / 2; i++) inv[i] = std::pow(10000.0f, -2.0f * i / dims);
+      const auto positions = mx::add(mx::arange(T, mx::int32), mx::array(100));
+      const auto table = take(omlx_x_rope_table(h(positions), h(mx::array(inv.data(), {dims / 2})), 1.0f));
+      const auto got = take(omlx_x_rope(h(x), h(table), H, traditional));
+      const auto heads = mx::transpose(mx::reshape(x, {1, T, H, D}), {0, 2, 1, 3});
+      const auto want = mx::fast::rope(heads, dims, traditional != 0, 10000.0f, 1.0f, 100);
+      check::close(values(got), doubles(mx::transpose(want, {0, 2, 1, 3})), 1e-5, check::text("dims traditional", {dims, traditional}));
+    }
+  }
+}
+
+TEST("omlx_x_attention() agrees with MLX over several layers of one graph, and keeps pool and batch alive") {
+  Random random(4);
+  const int T = 40, H = 6, K = 2, D = 32, LAYERS = 3;
+  Handles h;
+  void* pool = omlx_pool_new(LAYERS, 8, 16, K, D);
+  check::that(omlx_pool_bytes(pool) == 3.0 * 8 * 16 * K * D * 2 * 4, "pool bytes");
+  const std::vector<int> span{0, T, 0, 0}, blocks{5, 0, 3};
+  void* batch = omlx_batch_new(span.data(), 1, blocks.data(), 3);
+  auto x = normals(random, {T, H * D}), want = x;
+  std::vector<std::pair<mx::array, mx::array>> kv;
+  for (int i = 0; i < LAYERS; i++) kv.emplace_back(normals(random, {T, K * D}), normals(random, {T, K * D}));
+  for (int i = 0; i < LAYERS; i++) {
+    // keys depend on the layer before, as in a model
+    const auto keys = mx::add(kv[i].first, mx::slice(x, {0, 0}, {T, K * D}));
+    const auto want_keys = mx::add(kv[i].first, mx::slice(want, {0, 0}, {T, K * D}));
+    x = take(omlx_x_attention(h(x), h(keys), h(kv[i].second), pool, batch, i, 0.25f));
+    const auto split = [&](const mx::array& a, int heads) { return mx::transpose(mx::reshape(a, {1, T, heads, D}), {0, 2, 1, 3}); };
+    const auto out = mx::fast::scaled_dot_product_attention(split(want, H), split(want_keys, K), split(kv[i].second, K), 0.25f, "causal");
+    want = mx::reshape(mx::transpose(out, {0, 2, 1, 3}), {T, H * D});
+  }
+  omlx_batch_free(batch);
+  omlx_pool_free(pool);
+  check::close(values(x), doubles(want), 1e-5, "three layers");
+}
+
+TEST("an id outside of the vocabulary is an error of the evaluation, and the next one works") {
+  Handles h;
+  Random random(5);
+  const auto w = normals(random, {10, 32});
+  for (int round = 0; round < 3; round++) {
+    for (int id : {10, -1}) {
+      auto bad = take(omlx_x_embedding(h(mx::array({id})), h(w), nullptr, nullptr, 0, 0));
+      bool thrown = false;
+      try {
+        bad.eval();
+        mx::synchronize();
+      } catch (const std::exception& e) {
+        thrown = std::string(e.what()).find("token id " + std::to_string(id)) != std::string::npos;
+      }
+      check::that(thrown, "id " + std::to_string(id) + " was accepted");
+    }
+    const auto good = take(omlx_x_embedding(h(mx::array({9})), h(w), nullptr, nullptr, 0, 0));
+    check::close(values(good), doubles(mx::slice(w, {9, 0}, {10, 32})), 1e-7, "id 9");
+  }
+}
+
+TEST("wrong arguments give NULL and a text that names them") {
+  Handles h;
+  Random random(6);
+  void* x = h(normals(random, {2, 64}));
+  void* w = h(normals(random, {8, 32}));
+  void* words = h(mx::zeros({8, 8}, mx::uint32));
+  void* scales = h(normals(random, {8, 2}));
+  const int before = handles;
+  refused(omlx_x_linear(nullptr, w, nullptr, nullptr, nullptr, 0, 0), "x is null");
+  refused(omlx_x_linear(x, w, nullptr, nullptr, nullptr, 0, 0), "must be K, got shape (2, 64)");
+  refused(omlx_x_linear(x, words, scales, scales, nullptr, 7, 32), "bits");
+  refused(omlx_x_linear(x, words, scales, nullptr, nullptr, 4, 32), "biases is null");
+  refused(omlx_x_linear(x, w, scales, scales, nullptr, 4, 32), "w must be uint32");
+  refused(omlx_x_linear(x, words, scales, scales, h(normals(random, {7})), 4, 32), "bias must be (N)");
+  refused(omlx_x_linear(h(mx::zeros({2, 64}, mx::int32)), words, scales, scales, nullptr, 4, 32), "x must have a float type");
+  refused(omlx_x_rms_norm(x, w, 1e-5f), "w must be (E)");
+  refused(omlx_x_rope(x, w, 3, 0), "x must be (T, H*D)");
+  refused(omlx_x_swiglu(x, w), "up must have the shape of gate");
+  refused(omlx_pool_new(1, 8, 20, 1, 32), "multiple of 16");
+  refused(omlx_pool_new(1000, 1 << 30, 1024, 64, 256), "cannot be reserved");
+  void* pool = omlx_pool_new(1, 8, 16, 1, 32);
+  const std::vector<int> span{0, 2, 15, 0}, blocks{0};
+  void* batch = omlx_batch_new(span.data(), 1, blocks.data(), 1);
+  refused(omlx_x_attention(x, w, w, nullptr, batch, 0, 1.0f), "pool or batch is null");
+  refused(omlx_x_attention(x, w, w, pool, batch, 0, 1.0f), "k must be");
+  void* k = h(normals(random, {2, 32}));
+  refused(omlx_x_attention(x, k, k, pool, batch, 0, 1.0f), "span 0 needs 2 blocks");
+  refused(omlx_x_attention(x, k, k, pool, batch, 1, 1.0f), "layer 1");
+  omlx_batch_free(batch);
+  omlx_pool_free(pool);
+  check::that(handles == before, "a failed call counted a handle");
+  float logits[2] = {0, NAN}, one = 1, out[3], value;
+  int id;
+  check::that(omlx_x_candidates(logits, 1, 2, &one, 1, out, &id, &value) == -1, "NaN accepted");
+  check::that(last_error.find("row 0") != std::string::npos, last_error);
+  check::that(omlx_x_candidates(logits, 1, 1, &one, 2000, out, &id, &value) == -1, "k 2000 accepted");
+}
+
+TEST("evaluation on a GPU stream is refused with a clear text") {
+  if (!mx::is_available(mx::Device::gpu)) return;
+  mx::set_default_device(mx::Device::gpu);
+  Handles h;
+  bool thrown = false;
+  try {
+    take(omlx_x_rms_norm(h(mx::ones({2, 16})), nullptr, 1e-5f)).eval();
+  } catch (const std::exception& e) {
+    thrown = std::string(e.what()).find("CPU only") != std::string::npos;
+  }
+  check::that(thrown, "not refused");
+  mx::set_default_device(mx::Device::cpu);
+}

@@ -1,0 +1,52 @@
+import { beforeAll, describe, expect, test } from "bun:test";
+import { join } from "node:path";
+import { buildKernelTests, buildNative } from "../../scripts/native.ts";
+
+const MINUTE = 60_000;
+let programs = "";
+let libraries = "";
+
+beforeAll(async () => {
+  libraries = (await buildNative()).dir;
+  programs = await buildKernelTests();
+}, 10 * MINUTE);
+
+/** Runs one of the kernels' own test programs; its output is the message when it fails. */
+async function runProgram(name: string, tier: string): Promise<string> {
+  const child = Bun.spawn([join(programs, name)], {
+    env: { ...process.env, OMLX_CPU_TIER: tier, LD_LIBRARY_PATH: libraries },
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  const [out, errors] = await Promise.all([
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+    child.exited,
+  ]);
+  return `${out}${errors}`;
+}
+
+const isMissing = (output: string) => output.includes("has no such tier");
+
+describe("the kernels' own tests", () => {
+  for (const tier of ["avx512", "avx2", "portable"]) {
+    test(
+      `omlx_kernels_test passes on ${tier}, where the CPU has it`,
+      async () => {
+        const output = await runProgram("omlx_kernels_test", tier);
+        if (tier !== "portable" && isMissing(output)) return;
+        expect(output).toMatch(/\n\d+ passed, 0 failed\n$/);
+        expect(output).toStartWith(`tier ${tier}`);
+      },
+      MINUTE,
+    );
+  }
+
+  test(
+    "omlx_primitives_test passes: the kernels as operations of MLX",
+    async () => {
+      expect(await runProgram("omlx_primitives_test", "")).toMatch(/\n\d+ passed, 0 failed\n$/);
+    },
+    MINUTE,
+  );
+});
