@@ -15,3 +15,8 @@ export interface AppDeps {
   /** Ends every open request with its reason. */
   readonly shutdown: AbortSignal;
 }
+
+/** What a route needs of Bun's server. */
+export interface Server {
+  timeout(request: Request, seconds: number): void;
+}
