@@ -5,7 +5,7 @@
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { BUN, ROOT, setUp } from "./setup.mjs";
+import { BUN, ROOT, run as runCommand, setUp } from "./setup.mjs";
 
 const args = process.argv.slice(2);
 const isLong = args.includes("--long");
@@ -13,6 +13,7 @@ const rest = args.filter((arg) => arg !== "--long");
 const report = join(ROOT, "build", "junit.xml");
 
 setUp();
+runCommand(BUN, ["scripts/python-packages.ts"]); // may take longer than a test
 mkdirSync(join(ROOT, "build"), { recursive: true });
 rmSync(report, { force: true });
 const run = spawnSync(
