@@ -1,6 +1,7 @@
 import { Elysia } from "elysia";
 import { authenticate, needsKey } from "./auth.ts";
 import type { AppDeps } from "./deps.ts";
+import { docsRoutes } from "./docs.ts";
 import { errorResponse, HttpError, quote } from "./error-handler.ts";
 import { healthRoutes } from "./health.ts";
 import { chatRoutes } from "./openai/chat.ts";
@@ -22,7 +23,8 @@ export function createApp(deps: AppDeps) {
     )
     .use(healthRoutes(deps))
     .use(modelRoutes(deps))
-    .use(chatRoutes(deps));
+    .use(chatRoutes(deps))
+    .use(docsRoutes(deps.version));
   return app;
 }
 

@@ -1,8 +1,16 @@
 import { createHash, timingSafeEqual } from "node:crypto";
 import { OmlxError } from "#core/contract";
 
-/** Open without a key, so that supervisors can look: they tell nothing that needs one. */
-const OPEN_PATHS: ReadonlySet<string> = new Set(["/health", "/health/live", "/health/ready"]);
+/** Open without a key, for supervisors and for people with a browser: they tell nothing that needs one. */
+const OPEN_PATHS: ReadonlySet<string> = new Set([
+  "/health",
+  "/health/live",
+  "/health/ready",
+  "/openapi.json",
+  "/docs",
+  "/docs/swagger-ui.js",
+  "/docs/swagger-ui.css",
+]);
 
 export const needsKey = (method: string, path: string): boolean =>
   method !== "OPTIONS" && !OPEN_PATHS.has(path);

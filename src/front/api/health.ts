@@ -1,7 +1,49 @@
 import { Elysia } from "elysia";
+import { z } from "zod";
 import type { AppDeps } from "./deps.ts";
+import { routeDetail } from "./route-detail.ts";
 
 type HealthDeps = Pick<AppDeps, "pool" | "apiKey" | "version" | "requests">;
+
+const count = z.int().min(0);
+
+const healthBody = z.object({
+  status: z.enum(["healthy", "unhealthy"]),
+  version: z.string(),
+  auth: z.enum(["none", "key"]),
+  default_model: z.string().nullable(),
+  active_requests: count,
+  engine_pool: z.object({
+    model_count: count,
+    loaded_count: count,
+    final_ceiling: count.describe("Bytes that all models may use together"),
+    current_model_memory: count.describe("Bytes of the loaded ones"),
+  }),
+  mcp: z.null(),
+});
+const readyBody = z.object({ status: z.enum(["ready", "not ready"]) });
+
+const health503 = { description: "An engine stands still or starts again" };
+const HEALTH_DETAIL = routeDetail({
+  tag: "Health",
+  summary: "Tell how the server is, with numbers",
+  answer: healthBody,
+  others: { 503: { ...health503, answer: healthBody } },
+  isOpen: true,
+});
+const LIVE_DETAIL = routeDetail({
+  tag: "Health",
+  summary: "Tell that this process answers",
+  answer: z.object({ status: z.literal("alive") }),
+  isOpen: true,
+});
+const READY_DETAIL = routeDetail({
+  tag: "Health",
+  summary: "Tell whether requests can be served now",
+  answer: readyBody,
+  others: { 503: { ...health503, answer: readyBody } },
+  isOpen: true,
+});
 
 /**
  * /health/live: this process answers. /health/ready: 503 while an engine starts again after it died or stood still, or is
@@ -32,7 +74,7 @@ export function healthRoutes({ pool, apiKey, version, requests }: HealthDeps) {
     return Response.json({ status }, { status: isReady ? 200 : 503 });
   };
   return new Elysia({ name: "health" })
-    .get("/health", health)
-    .get("/health/live", () => Response.json({ status: "alive" }))
-    .get("/health/ready", ready);
+    .get("/health", health, { detail: HEALTH_DETAIL })
+    .get("/health/live", () => Response.json({ status: "alive" }), { detail: LIVE_DETAIL })
+    .get("/health/ready", ready, { detail: READY_DETAIL });
 }

@@ -7,18 +7,30 @@ import { endingOf } from "../disconnect.ts";
 import { openaiError } from "../error-handler.ts";
 import { observe } from "../request-log.ts";
 import { type Protocol, respond } from "../respond.ts";
+import { routeDetail } from "../route-detail.ts";
 import { SSE_DONE, SSE_KEEP_ALIVE, sseFrame } from "../sse.ts";
 import { validate } from "../validate.ts";
 import { Warnings } from "../warnings.ts";
+import { chatCompletion, chatCompletionChunk } from "./answers.ts";
 import { type AnswerHead, ChunkEncoder, decodeChat, encodeCompletion } from "./chat-codec.ts";
 import { chatBody } from "./schemas.ts";
+
+const DETAIL = routeDetail({
+  tag: "Chat",
+  summary: "Answer a conversation",
+  description:
+    "OpenAI's chat completions. With `stream: true` the answer is a `text/event-stream` of chunks, ended by `data: [DONE]`.",
+  body: chatBody,
+  answer: chatCompletion,
+  stream: chatCompletionChunk,
+});
 
 /** POST /v1/chat/completions. */
 export function chatRoutes(deps: AppDeps) {
   return new Elysia({ name: "chat" }).post(
     "/v1/chat/completions",
     ({ request, server }) => answer(request, server, deps),
-    { parse: "none" },
+    { parse: "none", detail: DETAIL },
   );
 }
 

@@ -1,7 +1,10 @@
 import { Elysia } from "elysia";
+import { z } from "zod";
 import { type ModelEntry, OmlxError } from "#core/contract";
 import type { AppDeps } from "../deps.ts";
 import { quote } from "../error-handler.ts";
+import { routeDetail } from "../route-detail.ts";
+import { model, modelList } from "./answers.ts";
 
 /** OpenAI's model object, plus what a client needs to plan its prompts. */
 const encodeModel = (entry: ModelEntry) => ({
@@ -11,6 +14,21 @@ const encodeModel = (entry: ModelEntry) => ({
   owned_by: "omlx",
   max_model_len: entry.contextWindow > 0 ? entry.contextWindow : null,
   ...(entry.problem === undefined ? {} : { problem: entry.problem }),
+});
+
+const LIST_DETAIL = routeDetail({
+  tag: "Models",
+  summary: "List the models on disk",
+  description: "What cannot be served is listed with its `problem`.",
+  answer: modelList,
+});
+
+/** Of GET /v1/models/{id}. */
+export const MODEL_DETAIL = routeDetail({
+  tag: "Models",
+  summary: "Look one model up",
+  path: { id: z.string().describe('As in the list; may hold a slash ("group/name")') },
+  answer: model,
 });
 
 /** GET /v1/models and /v1/models/{id}; an id may hold slashes, escaped or not. */
@@ -23,9 +41,9 @@ export function modelRoutes({ pool }: Pick<AppDeps, "pool">) {
     return Response.json(encodeModel(entry));
   };
   return new Elysia({ name: "models" })
-    .get("/v1/models", list)
+    .get("/v1/models", list, { detail: LIST_DETAIL })
     .get("/v1/models/*", one)
-    .get("/models", list);
+    .get("/models", list, { detail: { hide: true } });
 }
 
 function decodeId(text: string): string | undefined {

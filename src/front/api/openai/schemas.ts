@@ -2,7 +2,7 @@ import { z } from "zod";
 
 const anything = z.unknown().optional();
 const integer = (min: number) =>
-  z.number().refine(Number.isInteger, "expected an integer").min(min);
+  z.number().refine(Number.isInteger, "expected an integer").min(min).meta({ type: "integer" });
 const within = (min: number, max: number) => z.number().min(min).max(max);
 
 const MAX_STOPS = 64;
