@@ -51,19 +51,8 @@ export interface Thinking {
   readonly budget?: number | undefined;
 }
 
-/** One conversation to continue, free of any vendor's shape. */
-export interface ChatRequest {
-  /** As the client wrote it. */
-  readonly model: string;
-  readonly messages: readonly Message[];
-  readonly tools: readonly Tool[];
-  readonly toolChoice: ToolChoice;
-  readonly parallelToolCalls: boolean;
-  /** null: free text. */
-  readonly format: OutputFormat | null;
-  readonly thinking: Thinking;
-  /** Passed to the chat template as they are. */
-  readonly templateKwargs: Readonly<Record<string, unknown>>;
+/** How an answer is generated and where it ends, whatever it answers. */
+export interface AnswerOptions {
   /** Defaults of the model fill what the client left out. */
   readonly sampling: Partial<SamplingParams>;
   /** undefined: what the window allows. */
@@ -77,14 +66,23 @@ export interface ChatRequest {
   readonly lane: Lane;
 }
 
-/** A conversation that asks for nothing special; a request adds model and messages. */
-export const CHAT_DEFAULTS = {
-  tools: [],
-  toolChoice: { kind: "auto" },
-  parallelToolCalls: true,
-  format: null,
-  thinking: {},
-  templateKwargs: {},
+/** One conversation to continue, free of any vendor's shape. */
+export interface ChatRequest extends AnswerOptions {
+  /** As the client wrote it. */
+  readonly model: string;
+  readonly messages: readonly Message[];
+  readonly tools: readonly Tool[];
+  readonly toolChoice: ToolChoice;
+  readonly parallelToolCalls: boolean;
+  /** null: free text. */
+  readonly format: OutputFormat | null;
+  readonly thinking: Thinking;
+  /** Passed to the chat template as they are. */
+  readonly templateKwargs: Readonly<Record<string, unknown>>;
+}
+
+/** An answer that nothing special is asked of. */
+export const ANSWER_DEFAULTS = {
   sampling: {},
   maxTokens: undefined,
   minTokens: 0,
@@ -92,4 +90,15 @@ export const CHAT_DEFAULTS = {
   stop: [],
   topLogprobs: null,
   lane: "interactive",
+} as const satisfies AnswerOptions;
+
+/** A conversation that asks for nothing special; a request adds model and messages. */
+export const CHAT_DEFAULTS = {
+  ...ANSWER_DEFAULTS,
+  tools: [],
+  toolChoice: { kind: "auto" },
+  parallelToolCalls: true,
+  format: null,
+  thinking: {},
+  templateKwargs: {},
 } as const satisfies Omit<ChatRequest, "model" | "messages">;

@@ -12,6 +12,8 @@ export interface SamplingParams {
   readonly xtcProbability: number;
   /** All tokens above this probability but the least probable of them are cut; above 0.5 nothing ever is. */
   readonly xtcThreshold: number;
+  /** Ids that XTC never cuts: newline and end of text. */
+  readonly xtcSpared: readonly number[];
   /** > 0; 1 is off. As in CTRL (arXiv:1909.05858): positive logits are divided, negative ones multiplied. */
   readonly repetitionPenalty: number;
   /** How many of the last tokens (prompt included) the repetition penalty sees. */
@@ -33,6 +35,7 @@ export const GREEDY: SamplingParams = {
   minP: 0,
   xtcProbability: 0,
   xtcThreshold: 0.1,
+  xtcSpared: [],
   repetitionPenalty: 1,
   repetitionContext: 20,
   presencePenalty: 0,

@@ -26,14 +26,19 @@ export function threefry(
   return [x0 >>> 0, x1 >>> 0];
 }
 
+/** What a number decides, so that the decisions at one position are independent. */
+export type Purpose = "token" | "xtc";
+const PURPOSES: Readonly<Record<Purpose, number>> = { token: 0, xtc: 1 };
+
 /**
- * The uniform number in [0, 1) that draws token `position` of a text. A pure function: no state to carry, so a request
- * gives the same tokens alone, in a batch and after a preemption.
+ * The uniform number in [0, 1) that decides `purpose` at `position` of a text. A pure function: no state to carry, so a
+ * request gives the same tokens alone, in a batch and after a preemption.
  *
  * @param seed any integer up to 2^53 in size
  */
-export function uniformAt(seed: number, position: number): number {
-  const [high, low] = threefry([seed | 0, Math.floor(seed / 2 ** 32) | 0], [position, 0]);
+export function uniformAt(seed: number, position: number, purpose: Purpose = "token"): number {
+  const key = [seed | 0, Math.floor(seed / 2 ** 32) | 0] as const;
+  const [high, low] = threefry(key, [position, PURPOSES[purpose]]);
   return ((high >>> 5) * 2 ** 26 + (low >>> 6)) / 2 ** 53;
 }
 

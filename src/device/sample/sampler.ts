@@ -40,17 +40,17 @@ const TAIL_DEPTH = 40;
  * Draws the next token of one request. The answer depends on the row, the text, the parameters and the seed only.
  *
  * Order: penalties, bias and bans, then temperature, top_k, top_p and min_p on the distribution that the step before left
- * (as vLLM does), then one uniform number that is a function of seed and position. Temperature 0 takes the largest logit,
- * of equal ones the lowest id.
+ * (as vLLM does), then XTC on what these left, then one uniform number that is a function of seed and position.
+ * Temperature 0 takes the largest logit, of equal ones the lowest id.
  *
  * @throws {OmlxError} native if the row holds NaN or infinity, or nothing that may be drawn
  */
 export function sampleRow(row: LogitRow, params: SamplingParams, state: SampleState): SampledToken {
   checkRow(row);
   const adjusted = adjust(row, params, state);
-  const id = !isGreedy(params.temperature)
-    ? draw(adjusted, params, uniformAt(state.seed, state.ids.length - state.promptTokens))
-    : (adjusted.ids[0] as number);
+  const id = isGreedy(params.temperature)
+    ? (adjusted.ids[0] as number)
+    : draw(adjusted, params, state.seed, state.ids.length - state.promptTokens);
   return state.topLogprobs === null
     ? { id }
     : { id, logprob: logprobOf(row, id, state.topLogprobs) };
@@ -84,11 +84,14 @@ interface Weights {
 }
 
 /**
- * All filters keep a beginning of the tokens in order of probability, so the kept tokens are the first n of the head.
- * Only when they reach beyond the head, the number is drawn first; the whole row is read if it falls beyond.
+ * All filters but XTC keep a beginning of the tokens in order of probability, so the kept tokens are the first n of the
+ * head. Only when they reach beyond the head, the number is drawn first; the whole row is read if it falls beyond.
  */
-function draw(row: LogitRow, params: SamplingParams, uniform: number): number {
-  const head = weigh(row, params);
+function draw(row: LogitRow, params: SamplingParams, seed: number, position: number): number {
+  const uniform = uniformAt(seed, position);
+  const { xtcProbability } = params;
+  const isXtc = xtcProbability > 0 && uniformAt(seed, position, "xtc") < xtcProbability;
+  const head = weigh(row, params, isXtc);
   const { weights } = head;
   const threshold = params.topP < 1 ? params.topP * head.mass : Number.POSITIVE_INFINITY;
   let kept = 0;
@@ -100,16 +103,41 @@ function draw(row: LogitRow, params: SamplingParams, uniform: number): number {
     kept++;
   }
   const endsInside = head.isWhole || sum >= threshold || kept < weights.length;
-  if (endsInside) return head.row.ids[walk(weights, kept, uniform * sum)] as number;
-
-  // The nucleus is larger than the head; it is cut at exactly topP of the mass.
-  const target = uniform * Math.min(threshold, head.mass);
-  if (target < sum) return head.row.ids[walk(weights, kept, target)] as number;
+  // A nucleus that is larger than the head is cut at exactly topP of the mass.
+  const keptMass = endsInside ? sum : Math.min(threshold, head.mass);
+  const cut = isXtc ? cutTopChoices(head, kept, keptMass, params) : 0;
+  const target = uniform * (keptMass - cut);
+  if (endsInside || target < sum - cut) {
+    return head.row.ids[walk(weights, kept, target)] as number;
+  }
   return drawFromTail(
     head.row,
     inverseTemperature(params.temperature),
-    (target - sum) / (head.mass - sum),
+    (target - (sum - cut)) / (head.mass - sum),
   );
+}
+
+/**
+ * XTC, "exclude top choices": of the tokens above the threshold all but the least probable one get weight 0.
+ *
+ * @returns the mass that is gone
+ * @see mlx-lm sample_utils.py apply_xtc
+ */
+function cutTopChoices(
+  { row, weights }: Weights,
+  kept: number,
+  mass: number,
+  { xtcThreshold, xtcSpared }: SamplingParams,
+): number {
+  let above = 0;
+  while (above < kept && (weights[above] as number) > xtcThreshold * mass) above++;
+  let cut = 0;
+  for (let i = 0; i < above - 1; i++) {
+    if (xtcSpared.includes(row.ids[i] as number)) continue;
+    cut += weights[i] as number;
+    weights[i] = 0;
+  }
+  return cut;
 }
 
 /** Index of the token at `target` on the line of weights. */
@@ -122,9 +150,9 @@ function walk(weights: Float64Array, kept: number, target: number): number {
   return kept - 1;
 }
 
-function weigh(given: LogitRow, params: SamplingParams): Weights {
+function weigh(given: LogitRow, params: SamplingParams, isXtc: boolean): Weights {
   const inverse = inverseTemperature(params.temperature);
-  const count = headSize(given, params, inverse);
+  const count = headSize(given, params, inverse, isXtc);
   const row =
     count > given.ids.length ? { ...given, ...given.rank(given.full(), inverse, count) } : given;
   const weights = new Float64Array(params.topK > 0 ? Math.min(params.topK, count) : count);
@@ -143,18 +171,22 @@ function weigh(given: LogitRow, params: SamplingParams): Weights {
   return { row, weights, mass, isWhole: mass === sum };
 }
 
-/** How many tokens have to be in order before top_k and min_p can be applied. */
-function headSize(row: LogitRow, params: SamplingParams, inverse: number): number {
-  const { topK, minP } = params;
-  if (topK > 0) return Math.max(row.ids.length, Math.min(topK, row.vocabSize));
+/** How many tokens have to be in order before top_k, min_p and XTC can be applied. */
+function headSize(row: LogitRow, params: SamplingParams, inverse: number, isXtc: boolean): number {
+  const { topK, topP, minP, xtcThreshold } = params;
+  const { max, vocabSize } = row;
+  if (topK > 0) return Math.max(row.ids.length, Math.min(topK, vocabSize));
+  if (minP === 0 && !isXtc) return row.ids.length;
+  const mass = Math.exp(row.lseAtTemperature - max * inverse);
+  const limit = minP > 0 ? minP : xtcThreshold * topP * mass;
   const lowest = row.values[row.values.length - 1] as number;
-  if (minP > 0 && row.ids.length < row.vocabSize && weightOf(lowest, row.max, inverse) >= minP) {
-    let count = 0;
-    for (const value of row.full()) if (weightOf(value, row.max, inverse) >= minP) count++;
-    // One more, so that the limit is seen.
-    return Math.min(row.vocabSize, count + 1);
+  if (row.ids.length === vocabSize || weightOf(lowest, max, inverse) < limit) {
+    return row.ids.length;
   }
-  return row.ids.length;
+  let count = 0;
+  for (const value of row.full()) if (weightOf(value, max, inverse) >= limit) count++;
+  // One more, so that the limit is seen.
+  return Math.min(vocabSize, count + 1);
 }
 
 const weightOf = (value: number, max: number, inverse: number): number =>

@@ -6,7 +6,13 @@ import type { Vocabulary } from "./vocabulary.ts";
 /** HTTP thread to text Worker. The first message is always "load"; each is answered by one reply with its id. */
 export type ToText =
   | { readonly kind: "load"; readonly id: number; readonly modelId: string; readonly path: string }
-  | { readonly kind: "encode"; readonly id: number; readonly conversation: Conversation };
+  | { readonly kind: "encode"; readonly id: number; readonly source: Source };
+
+/** What is to become a prompt. */
+export type Source =
+  | { readonly kind: "conversation"; readonly conversation: Conversation }
+  /** A raw prompt: what spells a control token is one. */
+  | { readonly kind: "raw"; readonly text: string };
 
 /** What the HTTP thread keeps of a model's texts. */
 export interface LoadedText {
@@ -16,6 +22,8 @@ export interface LoadedText {
   readonly eosIds: readonly number[];
   readonly generation: GenerationDefaults;
   readonly controls: readonly (readonly [text: string, id: number])[];
+  /** What a line break alone is made of. */
+  readonly newlineIds: readonly number[];
 }
 
 export type FromText =

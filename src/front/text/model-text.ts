@@ -49,6 +49,7 @@ export class ModelText {
       eosIds: [...new Set(eos === undefined ? eosIds : [...eosIds, eos])],
       generation,
       controls: addedTokens.filter((t) => t.isSpecial).map((t) => [t.content, t.id]),
+      newlineIds: this.tokenizer.encode("\n"),
     };
   }
 

@@ -1,4 +1,5 @@
-import type { ChatRequest, ModelEntry, TokenRequest } from "#core/contract";
+import type { AnswerOptions, ChatRequest, ModelEntry, TokenRequest } from "#core/contract";
+import { textOfTokens } from "./logprobs.ts";
 import type { LoadedText } from "./messages.ts";
 import { type ModelFacts, stopTextsOf, toTokenRequest } from "./prompt.ts";
 import { createReader, type Reader } from "./reader.ts";
@@ -17,10 +18,27 @@ export interface TextModel {
    * @throws {OmlxError} invalid_request; context_length when the prompt leaves no room for an answer
    */
   encode(request: ChatRequest, limits: { readonly contextWindow: number }): Promise<TokenRequest>;
+  /**
+   * Continues a raw prompt. What spells a control token is one, and the tokenizer adds what it puts around a text; token
+   * ids are taken as they are.
+   *
+   * @param param the request field that holds the prompt
+   * @throws {OmlxError} invalid_request; context_length when the prompt leaves no room for an answer
+   */
+  encodeRaw(
+    prompt: string | readonly number[],
+    options: AnswerOptions,
+    limits: { readonly contextWindow: number },
+    param: string,
+  ): Promise<TokenRequest>;
   /** How many prompt tokens `encode` would give, whatever the window. */
   countTokens(request: ChatRequest): Promise<number>;
   /** Reads the answer to `prompt`, which `encode` made of `request`. */
   reader(request: ChatRequest, prompt: TokenRequest): Reader;
+  /** Reads the continuation of a raw prompt: text and nothing else. */
+  rawReader(options: AnswerOptions, prompt: TokenRequest): Reader;
+  /** What token ids print, special tokens by their names. */
+  textOf(ids: readonly number[]): string;
   /** Ends the Worker. Readers go on working. */
   dispose(): void;
 }
@@ -67,6 +85,7 @@ class WorkerTextModel implements TextModel {
       eosIds: loaded.eosIds,
       generation: loaded.generation,
       controlIds: new Map(loaded.controls),
+      newlineIds: loaded.newlineIds,
     };
   }
 
@@ -82,7 +101,21 @@ class WorkerTextModel implements TextModel {
     request: ChatRequest,
     limits: { readonly contextWindow: number },
   ): Promise<TokenRequest> {
-    return toTokenRequest(request, Array.from(await this.#ids(request)), this.#facts, limits);
+    const ids = Array.from(await this.#ids(request));
+    return toTokenRequest(request, ids, this.#facts, limits, "messages");
+  }
+
+  async encodeRaw(
+    prompt: string | readonly number[],
+    options: AnswerOptions,
+    limits: { readonly contextWindow: number },
+    param: string,
+  ): Promise<TokenRequest> {
+    const ids =
+      typeof prompt === "string"
+        ? Array.from(await this.#worker.encode({ kind: "raw", text: prompt }))
+        : prompt;
+    return toTokenRequest(options, ids, this.#facts, limits, param);
   }
 
   async countTokens(request: ChatRequest): Promise<number> {
@@ -90,8 +123,16 @@ class WorkerTextModel implements TextModel {
   }
 
   reader(request: ChatRequest, prompt: TokenRequest): Reader {
-    const stopTexts = stopTextsOf(request, this.#facts);
-    return createReader(this.#loaded.vocabulary, request, prompt, stopTexts);
+    return this.rawReader(request, prompt);
+  }
+
+  rawReader(options: AnswerOptions, prompt: TokenRequest): Reader {
+    const stopTexts = stopTextsOf(options, this.#facts);
+    return createReader(this.#loaded.vocabulary, options, prompt, stopTexts);
+  }
+
+  textOf(ids: readonly number[]): string {
+    return textOfTokens(this.#loaded.vocabulary, ids);
   }
 
   dispose(): void {
@@ -99,6 +140,7 @@ class WorkerTextModel implements TextModel {
   }
 
   #ids({ messages, tools, templateKwargs }: ChatRequest): Promise<Int32Array<ArrayBuffer>> {
-    return this.#worker.encode({ messages, tools, templateKwargs });
+    const conversation = { messages, tools, templateKwargs };
+    return this.#worker.encode({ kind: "conversation", conversation });
   }
 }

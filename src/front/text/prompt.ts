@@ -1,5 +1,5 @@
 import {
-  type ChatRequest,
+  type AnswerOptions,
   GREEDY,
   invalidRequest,
   OmlxError,
@@ -14,6 +14,8 @@ export interface ModelFacts {
   readonly generation: GenerationDefaults;
   /** Ids of control tokens, by their text. */
   readonly controlIds: ReadonlyMap<string, number>;
+  /** What a line break alone is made of. */
+  readonly newlineIds: readonly number[];
 }
 
 /** Sampling where neither request nor model says anything. */
@@ -23,25 +25,27 @@ const DEFAULT_SAMPLING: SamplingParams = { ...GREEDY, temperature: 1, topP: 0.95
 const MAX_STOP_CHARS = 65_536;
 
 /**
- * The token request of a rendered conversation. The answer is clamped to what the window leaves.
+ * The token request that continues a prompt. The answer is clamped to what the window leaves.
  *
+ * @param param the request field that the prompt came from
  * @throws {OmlxError} context_length with numTokens and maxTokens; invalid_request
  */
 export function toTokenRequest(
-  request: ChatRequest,
+  request: AnswerOptions,
   promptIds: readonly number[],
   facts: ModelFacts,
   limits: { readonly contextWindow: number },
+  param: string,
 ): TokenRequest {
   const numTokens = promptIds.length;
   const maxTokens = limits.contextWindow;
-  if (numTokens === 0) throw invalidRequest("Cannot answer: the prompt is empty", "messages");
+  if (numTokens === 0) throw invalidRequest("Cannot answer: the prompt is empty", param);
   if (numTokens >= maxTokens) {
     const relation = numTokens > maxTokens ? ">" : "fill the";
     throw new OmlxError({
       code: "context_length",
       message: `prompt is too long: ${numTokens} tokens ${relation} ${maxTokens} maximum`,
-      param: "messages",
+      param,
       data: { numTokens, maxTokens },
     });
   }
@@ -60,7 +64,7 @@ export function toTokenRequest(
         ...stopTextsOf(request, facts).keys(),
       ]),
     ],
-    sampling: samplingOf(request.sampling, facts.generation),
+    sampling: samplingOf(request.sampling, facts),
     lane: request.lane,
     topLogprobs: request.topLogprobs,
     constraint: null,
@@ -69,7 +73,10 @@ export function toTokenRequest(
 }
 
 /** Stop strings that are control tokens: these are not part of the text, so their ids stop. */
-export function stopTextsOf(request: ChatRequest, facts: ModelFacts): ReadonlyMap<number, string> {
+export function stopTextsOf(
+  request: Pick<AnswerOptions, "stop">,
+  facts: ModelFacts,
+): ReadonlyMap<number, string> {
   const out = new Map<number, string>();
   for (const stop of request.stop) {
     const id = facts.controlIds.get(stop);
@@ -81,12 +88,14 @@ export function stopTextsOf(request: ChatRequest, facts: ModelFacts): ReadonlyMa
 /** The request's own values, else the model's, else ours. */
 function samplingOf(
   asked: Partial<SamplingParams>,
-  { temperature, topP, topK, minP, repetitionPenalty }: GenerationDefaults,
+  { generation, eosIds, newlineIds }: ModelFacts,
 ): SamplingParams {
+  const { temperature, topP, topK, minP, repetitionPenalty } = generation;
   const given = Object.entries({ temperature, topP, topK, minP, repetitionPenalty });
   const fromModel = Object.fromEntries(given.filter(([, value]) => value !== undefined));
   const fromClient = Object.fromEntries(
     Object.entries(asked).filter(([, value]) => value !== undefined),
   );
-  return { ...DEFAULT_SAMPLING, ...fromModel, ...fromClient };
+  const xtcSpared = (asked.xtcProbability ?? 0) > 0 ? [...eosIds, ...newlineIds] : [];
+  return { ...DEFAULT_SAMPLING, ...fromModel, ...fromClient, xtcSpared };
 }

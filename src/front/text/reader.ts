@@ -1,12 +1,13 @@
 import type {
+  AnswerOptions,
   ChatEvent,
-  ChatRequest,
   FinishReason,
   TokenEvent,
   TokenRequest,
   TokenUsage,
 } from "#core/contract";
 import { Detokenizer } from "./detokenizer.ts";
+import { LogprobQueue, logprobInWords } from "./logprobs.ts";
 import { StopFilter } from "./stop-filter.ts";
 import type { Vocabulary } from "./vocabulary.ts";
 
@@ -28,7 +29,7 @@ export interface Reader {
  */
 export function createReader(
   vocabulary: Vocabulary,
-  request: ChatRequest,
+  request: Pick<AnswerOptions, "stop">,
   prompt: TokenRequest,
   stopTexts: ReadonlyMap<number, string>,
 ): Reader {
@@ -36,10 +37,15 @@ export function createReader(
 }
 
 class TextReader implements Reader {
+  readonly #vocabulary: Vocabulary;
   readonly #detokenizer: Detokenizer;
   readonly #filter: StopFilter;
   readonly #stopTexts: ReadonlyMap<number, string>;
   readonly #promptTokens: number;
+  readonly #logprobs = new LogprobQueue();
+  /** Characters that came out of the detokenizer, and those that were told. */
+  #decoded = 0;
+  #told = 0;
   #cachedTokens = 0;
   #numTokens = 0;
   #isStarted = false;
@@ -49,10 +55,11 @@ class TextReader implements Reader {
 
   constructor(
     vocabulary: Vocabulary,
-    request: ChatRequest,
+    request: Pick<AnswerOptions, "stop">,
     prompt: TokenRequest,
     stopTexts: ReadonlyMap<number, string>,
   ) {
+    this.#vocabulary = vocabulary;
     this.#detokenizer = new Detokenizer(vocabulary);
     this.#filter = new StopFilter(request.stop);
     this.#stopTexts = stopTexts;
@@ -70,7 +77,7 @@ class TextReader implements Reader {
       case "prefill":
         break;
       case "tokens":
-        yield* this.#readTokens(event.ids);
+        yield* this.#readTokens(event);
         break;
       case "finish":
         if (this.stopped) break;
@@ -84,7 +91,9 @@ class TextReader implements Reader {
   *end(): Generator<ChatEvent> {
     yield* this.#start();
     // the detokenizer's rest may complete a stop string, the filter's rest cannot
-    yield* say(this.#filter.push(this.#detokenizer.end()) + this.#filter.end());
+    yield* this.#say(this.#filter.push(this.#detokenizer.end()) + this.#filter.end());
+    const rest = this.stopped ? [] : this.#logprobs.takeBefore(Number.POSITIVE_INFINITY);
+    if (rest.length > 0) yield { kind: "text", text: "", logprobs: rest };
     const stop = this.#filter.found ?? this.#stopTexts.get(this.#stopId ?? -1);
     yield {
       kind: "end",
@@ -110,17 +119,24 @@ class TextReader implements Reader {
     };
   }
 
-  *#readTokens(ids: readonly number[]): Generator<ChatEvent> {
+  *#readTokens({ ids, logprobs }: Extract<TokenEvent, { kind: "tokens" }>): Generator<ChatEvent> {
     let text = "";
-    for (const id of ids) {
+    for (const [i, id] of ids.entries()) {
       if (this.stopped) break; // computed past the stop string: neither shown nor counted
       this.#numTokens++;
-      text += this.#filter.push(this.#detokenizer.push(id));
+      const logprob = logprobs?.[i];
+      if (logprob) this.#logprobs.push(this.#decoded, logprobInWords(this.#vocabulary, logprob));
+      const piece = this.#detokenizer.push(id);
+      this.#decoded += piece.length;
+      text += this.#filter.push(piece);
     }
-    yield* say(text);
+    yield* this.#say(text);
   }
-}
 
-function* say(text: string): Generator<ChatEvent> {
-  if (text !== "") yield { kind: "text", text };
+  *#say(text: string): Generator<ChatEvent> {
+    if (text === "") return;
+    this.#told += text.length;
+    const logprobs = this.#logprobs.takeBefore(this.#told);
+    yield logprobs.length > 0 ? { kind: "text", text, logprobs } : { kind: "text", text };
+  }
 }

@@ -1,7 +1,6 @@
 import { invalidRequest, OmlxError } from "#core/contract";
 import { type Deferred, deferred } from "#core/util";
-import type { FromText, LoadedText, ToText } from "./messages.ts";
-import type { Conversation } from "./template/conversation.ts";
+import type { FromText, LoadedText, Source, ToText } from "./messages.ts";
 
 export interface TextWorkerOptions {
   readonly url: URL | string;
@@ -13,7 +12,7 @@ export interface TextWorkerOptions {
 }
 
 interface Task {
-  readonly conversation: Conversation;
+  readonly source: Source;
   readonly result: Deferred<Int32Array<ArrayBuffer>>;
 }
 
@@ -69,13 +68,13 @@ export class TextWorker {
   }
 
   /**
-   * Prompt ids of a conversation.
+   * Prompt ids of a conversation or of a raw prompt.
    *
    * @throws {OmlxError} invalid_request; cancelled when the model was unloaded meanwhile
    */
-  encode(conversation: Conversation): Promise<Int32Array<ArrayBuffer>> {
+  encode(source: Source): Promise<Int32Array<ArrayBuffer>> {
     if (this.#isDisposed) return Promise.reject(unloaded());
-    const task: Task = { conversation, result: deferred() };
+    const task: Task = { source, result: deferred() };
     this.#queue.push(task);
     void this.#work();
     return task.result.promise;
@@ -108,17 +107,18 @@ export class TextWorker {
     const running = this.#running;
     if (running === undefined) throw unloaded();
     const { timeLimitMs } = this.#options;
-    const { conversation } = task;
+    const { source } = task;
+    const [what, param] =
+      source.kind === "raw"
+        ? ["tokenize the prompt", "prompt"]
+        : ["render the messages", "messages"];
     const reply = await this.#ask(
       running,
-      { kind: "encode", id: this.#nextId++, conversation },
+      { kind: "encode", id: this.#nextId++, source },
       {
         limitMs: timeLimitMs,
         late: () =>
-          invalidRequest(
-            `Cannot render the messages: it took more than ${timeLimitMs / 1000} s`,
-            "messages",
-          ),
+          invalidRequest(`Cannot ${what}: it took more than ${timeLimitMs / 1000} s`, param),
       },
     );
     if (reply.kind !== "encoded") throw new Error(`the text Worker answered ${reply.kind}`);
@@ -172,7 +172,7 @@ export class TextWorker {
 function unloaded(): OmlxError {
   return new OmlxError({
     code: "cancelled",
-    message: "Cannot render the messages: model unloaded",
+    message: "Cannot read the prompt: model unloaded",
   });
 }
 

@@ -7,6 +7,8 @@ export interface Vocabulary {
   readonly bytes: Uint8Array<ArrayBuffer>;
   /** Token id's bytes are [offsets[id], offsets[id + 1]). */
   readonly offsets: Uint32Array<ArrayBuffer>;
+  /** Names of the special tokens. */
+  readonly specials: ReadonlyMap<number, string>;
   /** One leading blank of a text is not part of it (SentencePiece). */
   readonly stripsBlank: boolean;
 }
@@ -49,7 +51,8 @@ export function layoutVocabulary(
     end += part.length;
     offsets[id + 1] = end;
   }
-  return { bytes: bytes.slice(0, end), offsets, stripsBlank };
+  const specials = new Map(added.filter((t) => t.isSpecial).map((t) => [t.id, t.content]));
+  return { bytes: bytes.slice(0, end), offsets, specials, stripsBlank };
 }
 
 interface Decoder {

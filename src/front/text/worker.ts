@@ -18,7 +18,12 @@ self.onmessage = (event: MessageEvent<ToText>) => {
       }
       case "encode": {
         if (model === undefined) throw new Error("the text Worker has no model yet");
-        const ids = Int32Array.from(model.encode(message.conversation));
+        const { source } = message;
+        const ids = Int32Array.from(
+          source.kind === "raw"
+            ? model.tokenizer.encodeRaw(source.text)
+            : model.encode(source.conversation),
+        );
         reply({ kind: "encoded", id: message.id, ids }, [ids.buffer]);
         break;
       }

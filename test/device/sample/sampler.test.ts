@@ -140,6 +140,35 @@ describe("sampleRow(), filters", () => {
     expect(support(row, { temperature: 2, minP: 0.6 })).toEqual([0, 1]); // √0.5
   });
 
+  test("XTC cuts all tokens above the threshold but the least probable of them", () => {
+    const always = { xtcProbability: 1 };
+    expect(support(row, { ...always, xtcThreshold: 0.2 })).toEqual([1, 2, 3]);
+    expect(support(row, { ...always, xtcThreshold: 0.12 })).toEqual([2, 3]);
+    expect(support(row, { ...always, xtcThreshold: 0 })).toEqual([3]);
+    expect(support(row, { ...always, xtcThreshold: 0.3 })).toEqual([0, 1, 2, 3]); // one alone stays
+    expect(support(row, { ...always, xtcThreshold: 0.51 })).toEqual([0, 1, 2, 3]);
+  });
+
+  test("XTC spares newline and end of text, and leaves temperature 0 alone", () => {
+    const some = { xtcProbability: 1, xtcThreshold: 0.12 };
+    expect(support(row, { ...some, xtcSpared: [0] })).toEqual([0, 2, 3]);
+    expect(support(row, { ...some, temperature: 0 })).toEqual([0]);
+  });
+
+  test("XTC sees the distribution that the other filters left", () => {
+    // Of 0.5 and 0.25 the second has 1/3.
+    const some = { xtcProbability: 1, topK: 2 };
+    expect(support(row, { ...some, xtcThreshold: 0.33 })).toEqual([1]);
+    expect(support(row, { ...some, xtcThreshold: 0.34 })).toEqual([0, 1]);
+  });
+
+  test("XTC acts in its share of the steps, independent of the token drawn", () => {
+    const counts = frequencies(row, { xtcProbability: 0.4, xtcThreshold: 0.2 }, 50_000);
+    const rest = [0, 0.25, 0.15, 0.1].map((share) => share / 0.5);
+    const shares = [0.5, 0.25, 0.15, 0.1].map((p, i) => 0.6 * p + 0.4 * (rest[i] as number));
+    expect(chiSquare(counts, shares)).toBeLessThan(16.3); // 3 degrees, 99.9 %
+  });
+
   test("a token of probability 0 is never drawn", () => {
     const dead = Float32Array.from([0, Number.NEGATIVE_INFINITY, 0]);
     expect(support(dead, {})).toEqual([0, 2]);
@@ -208,7 +237,7 @@ describe("sampleRow(), statistics", () => {
 });
 
 /** The same rules, with everything sorted and nothing clever; null where rounding decides. */
-function oracle(logits: Float32Array, p: SamplingParams, u: number): number | null {
+function oracle(logits: Float32Array, p: SamplingParams, u: number, isXtc: boolean): number | null {
   const order = [...logits.keys()].sort(
     (a, b) => (logits[b] as number) - (logits[a] as number) || a - b,
   );
@@ -228,9 +257,16 @@ function oracle(logits: Float32Array, p: SamplingParams, u: number): number | nu
   const isCut = p.topK === 0 && p.topP < 1 && kept === numP && numP > NUM_CANDIDATES;
   const sum = weights.slice(0, kept).reduce((a, b) => a + b, 0);
   if (isCut && numM > NUM_CANDIDATES && p.minP > 0) return null; // the head was made larger
-  const target = u * (isCut ? p.topP * mass : sum);
+  const keptMass = isCut ? p.topP * mass : sum;
+  const limit = p.xtcThreshold * keptMass;
+  if (isXtc && weights.some((w) => Math.abs(w - limit) < 1e-5 * limit)) return null;
+  const above = isXtc ? weights.slice(0, kept).filter((w) => w > limit).length : 0;
+  const isGone = (i: number) => i < above - 1 && !p.xtcSpared.includes(order[i] as number);
+  const gone = weights.reduce((total, w, i) => (isGone(i) ? total + w : total), 0);
+  const target = u * (keptMass - gone);
   let at = 0;
   for (let i = 0; i < kept; i++) {
+    if (isGone(i)) continue;
     at += weights[i] as number;
     if (isClose(at, target)) return null;
     if (at > target) return order[i] as number;
@@ -244,6 +280,9 @@ describe("sampleRow(), paths", () => {
     topP: fc.constantFrom(1, 0.99, 0.95, 0.9, 0.5, 0.1),
     topK: fc.constantFrom(0, 0, 0, 1, 5, 40, 256, 300, 1000),
     minP: fc.constantFrom(0, 0, 0.02, 0.1, 0.9),
+    xtcProbability: fc.constantFrom(0, 0, 0.5, 1),
+    xtcThreshold: fc.constantFrom(0.4, 0.1, 0.01, 0.0005),
+    xtcSpared: fc.constantFrom([], [3, 4, 5]),
   });
 
   test("the candidates' path gives the same token as sorting the whole row", () => {
@@ -264,7 +303,8 @@ describe("sampleRow(), paths", () => {
           const row = rowOf(logits, p.temperature);
           const ids = [0];
           for (let n = 0; n < 12; n++) {
-            const expected = oracle(logits, p, uniformAt(seed, n));
+            const isXtc = uniformAt(seed, n, "xtc") < p.xtcProbability;
+            const expected = oracle(logits, p, uniformAt(seed, n), isXtc);
             const { id } = sampleRow(row, p, textOf({ ids, seed }));
             ids.push(0);
             if (expected === null) continue;

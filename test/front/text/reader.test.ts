@@ -5,6 +5,7 @@ import {
   type ChatRequest,
   GREEDY,
   type TokenEvent,
+  type TokenLogprob,
   type TokenRequest,
 } from "#core/contract";
 import { Detokenizer } from "../../../src/front/text/detokenizer.ts";
@@ -27,7 +28,7 @@ function vocabularyOf(pieces: readonly string[], stripsBlank = false): Vocabular
   parts.forEach((part, id) => {
     bytes.set(part, offsets[id]);
   });
-  return { bytes, offsets, stripsBlank };
+  return { bytes, offsets, specials: new Map(), stripsBlank };
 }
 
 const BYTES = vocabularyOf([]);
@@ -164,6 +165,47 @@ describe("Reader.read()", () => {
     const events = run(readerOf(), [tokens([...bytesOf("a"), 0xf0, 0x9f]), finish(3, "length")]);
     expect(textOf(events)).toBe("a\uFFFD");
     expect(endOf(events).reason).toBe("length");
+  });
+
+  test("log-probabilities come with the text that their tokens made, those of a stop string never", () => {
+    const vocabulary = { ...vocabularyOf(["lo wo"]), specials: new Map([[300, "<|sep|>"]]) };
+    const logprob = (id: number, value: number): TokenLogprob => ({
+      id,
+      logprob: value,
+      top: [[65, -0.5]],
+    });
+    const ids = [...bytesOf("hel"), 256, ...bytesOf("é"), 300, ...bytesOf("xEN"), ...bytesOf("Dy")];
+    const event: TokenEvent = {
+      kind: "tokens",
+      ids,
+      logprobs: ids.map((id, i) => logprob(id, -i)),
+    };
+    const told = (events: readonly ChatEvent[]) =>
+      events.flatMap((e) => (e.kind === "text" ? (e.logprobs ?? []) : []));
+    const stopped = told(run(readerOf(["END"], vocabulary), [event, finish(99)]));
+    expect(stopped.map((entry) => entry.logprob)).toEqual([-0, -1, -2, -3, -4, -5, -6, -7]);
+    expect(stopped[3]).toEqual({
+      id: 256,
+      text: "lo wo",
+      bytes: bytesOf("lo wo"),
+      logprob: -3,
+      top: [{ id: 65, text: "A", bytes: [65], logprob: -0.5 }],
+    });
+    expect(stopped.slice(4, 7).map((entry) => [entry.text, ...entry.bytes])).toEqual([
+      ["\uFFFD", 0xc3],
+      ["\uFFFD", 0xa9],
+      ["<|sep|>", ...bytesOf("<|sep|>")],
+    ]);
+    const one = (i: number): TokenEvent => ({
+      kind: "tokens",
+      ids: [ids[i] as number],
+      logprobs: [logprob(ids[i] as number, -i)],
+    });
+    const single = ids.map((_, i) => one(i));
+    expect(told(run(readerOf(["END"], vocabulary), [...single, finish(99)]))).toEqual(stopped);
+    const all = run(readerOf([], vocabulary), [...single, one(6), finish(99, "length")]);
+    expect(told(all)).toHaveLength(ids.length + 1);
+    expect(textOf(all)).toBe("hello woéxENDy");
   });
 
   test("names a stop string that is a control token by its id", () => {
