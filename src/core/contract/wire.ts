@@ -4,15 +4,14 @@ import type { TokenEvent, TokenRequest } from "./tokens.ts";
 /** Which arithmetic the engine uses: own CPU kernels, or stock MLX operations of any device. */
 export type KernelMode = "native" | "stock";
 
-/** What a grammar needs to know of the tokenizer. */
+/** What a grammar needs to know of the tokenizer, whatever its kind. */
 export interface GrammarVocabulary {
-  /** Token strings as tokenizer.json has them, by id; "" where an id has no token. */
-  readonly tokens: readonly string[];
-  /** How strings spell bytes: as they are, "<0x0A>" for single bytes, or GPT-2's byte-to-character table. */
-  readonly type: "raw" | "byteFallback" | "byteLevel";
-  /** Never part of a text. */
-  readonly specialIds: readonly number[];
-  readonly stopIds: readonly number[];
+  /** The bytes that tokens add to a text, one after the other; none for special tokens, which no grammar lets through. */
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** Token id's bytes are [offsets[id], offsets[id + 1]). */
+  readonly offsets: Uint32Array<ArrayBuffer>;
+  /** Added tokens that are text: the tokenizer finds them before it merges anything. */
+  readonly addedIds: readonly number[];
 }
 
 export interface LoadOptions {

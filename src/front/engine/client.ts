@@ -1,5 +1,6 @@
 import {
   type FromDevice,
+  type GrammarVocabulary,
   invalidRequest,
   OmlxError,
   type StepEvent,
@@ -40,6 +41,9 @@ export class Client {
   /** The suspect that has the engine for itself. */
   #alone: Open | undefined;
   #error: OmlxError | undefined;
+  #vocabulary: GrammarVocabulary | undefined;
+  /** The engine that is connected now has the vocabulary. */
+  #isTaught = false;
 
   /**
    * @param limit    requests that may be open at once; more are refused as "overloaded"
@@ -107,9 +111,15 @@ export class Client {
     return { request, queue, fingerprint, isLeft: false, isStarted: false, generated: 0 };
   }
 
+  /** What constraints need to know: every engine gets it before its first request with one. */
+  teach(vocabulary: GrammarVocabulary): void {
+    this.#vocabulary = vocabulary;
+  }
+
   /** An engine is ready. */
   connect(send: (message: ToDevice) => void): void {
     this.#send = send;
+    this.#isTaught = false;
     this.#pump();
   }
 
@@ -210,6 +220,10 @@ export class Client {
       this.#held.shift();
       this.#sent.set(open.request.id, open);
       if (isSuspect) this.#alone = open;
+      if (open.request.constraint !== null && !this.#isTaught && this.#vocabulary !== undefined) {
+        this.#send({ kind: "vocabulary", vocabulary: this.#vocabulary });
+        this.#isTaught = true;
+      }
       this.#send({ kind: "generate", request: open.request });
     }
   }

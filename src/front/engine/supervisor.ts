@@ -1,6 +1,7 @@
 import {
   type EngineStats,
   type FromDevice,
+  type GrammarVocabulary,
   type LoadedInfo,
   type LoadOptions,
   OmlxError,
@@ -34,6 +35,8 @@ export interface Engine {
    * @throws {OmlxError} from the loop: overloaded, invalid_request (quarantined), cancelled, engine_dead, or the engine's own
    */
   generate(request: TokenRequest, signal: AbortSignal): AsyncIterable<TokenEvent>;
+  /** What constraints need to know of the tokenizer; each process gets it before its first request with one. */
+  teach(vocabulary: GrammarVocabulary): void;
   /** @throws {OmlxError} engine_dead: no process that answers */
   stats(): Promise<EngineStats>;
   /** Ends the process and every open request. Resolves when it is gone. */
@@ -133,6 +136,10 @@ class Supervisor implements Engine {
 
   generate(request: TokenRequest, signal: AbortSignal): AsyncIterable<TokenEvent> {
     return this.#client.generate(request, signal);
+  }
+
+  teach(vocabulary: GrammarVocabulary): void {
+    this.#client.teach(vocabulary);
   }
 
   async stats(): Promise<EngineStats> {

@@ -82,6 +82,8 @@ export function fingerprintOf(request: TokenRequest): string {
         request.stopIds,
         sampling,
         request.topLogprobs,
+        request.constraint,
+        request.thinkingBudget,
       ]),
     )
     .digest("base64");

@@ -305,6 +305,7 @@ class EnginePool implements Pool {
     ]);
     if (engine.status === "fulfilled" && text.status === "fulfilled") {
       const ms = Math.round(performance.now() - begun);
+      engine.value.teach(text.value.grammarVocabulary);
       log.info("model is loaded", { model: entry.id, engine: engine.value.pid, ms });
       return { engine: engine.value, text: text.value };
     }

@@ -21,6 +21,8 @@ export interface LoadedText {
   /** Of config.json, generation_config.json and the tokenizer. */
   readonly eosIds: readonly number[];
   readonly generation: GenerationDefaults;
+  /** Added tokens that are text. */
+  readonly addedIds: readonly number[];
   readonly controls: readonly (readonly [text: string, id: number])[];
   /** What a line break alone is made of. */
   readonly newlineIds: readonly number[];

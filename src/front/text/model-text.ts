@@ -48,6 +48,7 @@ export class ModelText {
       vocabSize,
       eosIds: [...new Set(eos === undefined ? eosIds : [...eosIds, eos])],
       generation,
+      addedIds: addedTokens.filter((t) => !t.isSpecial).map((t) => t.id),
       controls: addedTokens.filter((t) => t.isSpecial).map((t) => [t.content, t.id]),
       newlineIds: this.tokenizer.encode("\n"),
     };

@@ -1,4 +1,10 @@
-import type { AnswerOptions, ChatRequest, ModelEntry, TokenRequest } from "#core/contract";
+import type {
+  AnswerOptions,
+  ChatRequest,
+  GrammarVocabulary,
+  ModelEntry,
+  TokenRequest,
+} from "#core/contract";
 import { textOfTokens } from "./logprobs.ts";
 import type { LoadedText } from "./messages.ts";
 import { type ModelFacts, stopTextsOf, toTokenRequest } from "./prompt.ts";
@@ -11,6 +17,8 @@ export interface TextModel {
   readonly eosIds: readonly number[];
   /** Highest token id that the tokenizer knows, + 1. */
   readonly vocabSize: number;
+  /** What the engine has to know to hold an answer to a grammar. */
+  readonly grammarVocabulary: GrammarVocabulary;
   /**
    * Renders and tokenizes a conversation. The template alone writes control tokens: what spells one in a client's text
    * stays text.
@@ -95,6 +103,11 @@ class WorkerTextModel implements TextModel {
 
   get vocabSize(): number {
     return this.#loaded.vocabSize;
+  }
+
+  get grammarVocabulary(): GrammarVocabulary {
+    const { vocabulary, addedIds } = this.#loaded;
+    return { bytes: vocabulary.bytes, offsets: vocabulary.offsets, addedIds };
   }
 
   async encode(

@@ -143,6 +143,29 @@ describe("Client.generate()", () => {
 });
 
 describe("Client.disconnect()", () => {
+  test("teaches each engine the vocabulary once, before its first request with a constraint", async () => {
+    const { client, sent, connect, step } = begin();
+    client.teach({ bytes: new Uint8Array(), offsets: new Uint32Array(1), addedIds: [] });
+    const constrained = (id: string): TokenRequest => ({
+      ...request(id),
+      constraint: { grammar: { kind: "regex", pattern: "a" }, strict: true, after: null },
+    });
+    const plain = read(client, request("a"));
+    const first = read(client, constrained("b"));
+    const second = read(client, constrained("c"));
+    expect(sent).toEqual(["generate a", "vocabulary", "generate b", "generate c"]);
+    for (const id of ["a", "b", "c"]) step(id, finish);
+    await Promise.all([plain, first, second]);
+
+    sent.length = 0;
+    client.disconnect(death, 0);
+    connect();
+    const again = read(client, constrained("b"));
+    expect(sent).toEqual(["vocabulary", "generate b"]);
+    step("b", finish);
+    await again;
+  });
+
   test("ends every open request with the error, after the events that came before", async () => {
     const { client, step } = begin();
     const seen: TokenEvent[] = [];
