@@ -1,4 +1,13 @@
 import type { ChatEvent, FinishReason, Usage } from "#core/contract";
+import type {
+  Block,
+  Delta,
+  DeltaUsage,
+  Ending,
+  Message,
+  MessageEvent,
+  StopReason,
+} from "./answers.ts";
 import { signThoughts } from "./signature-codec.ts";
 
 /** What all parts of one answer share. */
@@ -10,53 +19,7 @@ export interface AnswerHead {
   readonly hidesThoughts: boolean;
 }
 
-type TextBlock = { type: "text"; citations: null; text: string };
-type ThinkingBlock = { type: "thinking"; thinking: string; signature: string };
-type ToolUseBlock = {
-  type: "tool_use";
-  id: string;
-  caller: { type: "direct" };
-  name: string;
-  input: unknown;
-};
-type Block = TextBlock | ThinkingBlock | ToolUseBlock;
-
-type Delta =
-  | { type: "text_delta"; text: string }
-  | { type: "thinking_delta"; thinking: string }
-  | { type: "signature_delta"; signature: string }
-  | { type: "input_json_delta"; partial_json: string };
-
-type StopReason = "end_turn" | "max_tokens" | "stop_sequence" | "tool_use";
-
-interface End {
-  stop_reason: StopReason | null;
-  stop_sequence: string | null;
-  stop_details: null;
-  container: null;
-}
-
-interface Message extends End {
-  id: string;
-  type: "message";
-  role: "assistant";
-  model: string;
-  content: Block[];
-  diagnostics: null;
-  usage: object;
-}
-
-/** One server-sent event of a streamed answer. */
-export type MessageEvent =
-  | { type: "message_start"; message: Message }
-  | { type: "ping" }
-  | { type: "content_block_start"; index: number; content_block: Block }
-  | { type: "content_block_delta"; index: number; delta: Delta }
-  | { type: "content_block_stop"; index: number }
-  | { type: "message_delta"; delta: End; usage: object }
-  | { type: "message_stop" };
-
-const NOT_ENDED: End = {
+const NOT_ENDED: Ending = {
   stop_reason: null,
   stop_sequence: null,
   stop_details: null,
@@ -146,6 +109,7 @@ export class MessageEncoder {
   }
 
   *#reasoning(text: string): Generator<MessageEvent> {
+    this.#blanks = "";
     if (this.#open?.kind !== "reasoning") {
       yield* this.#close();
       const open: Open = { kind: "reasoning", thoughts: "" };
@@ -230,7 +194,7 @@ export class MessageEncoder {
   }
 
   /** The three input counts add up to the prompt. */
-  #usage(end: Usage | undefined) {
+  #usage(end: Usage | undefined): DeltaUsage {
     const { tokens, cached } = this.#prompt;
     return {
       input_tokens: tokens - cached - this.#created,

@@ -6,20 +6,46 @@ import type { AppDeps, Server } from "../deps.ts";
 import { endingOf } from "../disconnect.ts";
 import { observe } from "../request-log.ts";
 import { type Protocol, respond } from "../respond.ts";
+import { routeDetail } from "../route-detail.ts";
 import { sseEvent } from "../sse.ts";
 import { validate } from "../validate.ts";
 import { Warnings } from "../warnings.ts";
-import { type AnswerHead, MessageEncoder, type MessageEvent, MessageFold } from "./answer-codec.ts";
+import { type AnswerHead, MessageEncoder, MessageFold } from "./answer-codec.ts";
+import { errorBody, type MessageEvent, message, messageEvent, tokenCount } from "./answers.ts";
 import { anthropicError, newIds } from "./errors.ts";
 import { decodeMessages, decodePrompt } from "./messages-codec.ts";
 import { countBody, messagesBody } from "./schemas.ts";
 
+const ANSWER_DETAIL = routeDetail({
+  tag: "Chat",
+  summary: "Answer a conversation (Anthropic)",
+  description:
+    "Anthropic's Messages. With `stream: true` the answer is a `text/event-stream` of named events, ended by `message_stop`.",
+  body: messagesBody,
+  answer: message,
+  stream: messageEvent,
+  errors: errorBody,
+});
+
+const COUNT_DETAIL = routeDetail({
+  tag: "Chat",
+  summary: "Count the tokens of a prompt (Anthropic)",
+  description: "The number of prompt tokens that `POST /v1/messages` uses for the same body.",
+  body: countBody,
+  answer: tokenCount,
+  errors: errorBody,
+});
+
 /** POST /v1/messages and /v1/messages/count_tokens. */
 export function messageRoutes(deps: AppDeps) {
   return new Elysia({ name: "messages" })
-    .post("/v1/messages", ({ request, server }) => answer(request, server, deps), { parse: "none" })
+    .post("/v1/messages", ({ request, server }) => answer(request, server, deps), {
+      parse: "none",
+      detail: ANSWER_DETAIL,
+    })
     .post("/v1/messages/count_tokens", ({ request, server }) => count(request, server, deps), {
       parse: "none",
+      detail: COUNT_DETAIL,
     });
 }
 
