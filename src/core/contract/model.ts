@@ -3,15 +3,15 @@ export type ModelKind = "llm" | "vlm" | "embedding" | "reranker";
 
 /** One model on disk. */
 export interface ModelEntry {
-  /** The name clients use: the folder's name, or "group/name" two levels deep. */
+  /** The name clients use: the folder's or the GGUF file's name, or "group/name" two levels deep. */
   readonly id: string;
-  /** Absolute path of the folder. */
+  /** Absolute path of the folder, or of a GGUF file (the first of its parts). */
   readonly path: string;
   readonly kind: ModelKind;
   readonly modelType: string;
   /** Tokens that fit into prompt and answer together. */
   readonly contextWindow: number;
-  /** Sum of the weight files. */
+  /** Sum of the weight files, for a GGUF file as converted. */
   readonly weightBytes: number;
   /** Seconds since 1970 of the folder's newest file. */
   readonly created: number;

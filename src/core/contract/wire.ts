@@ -58,8 +58,10 @@ export interface EngineStats {
   readonly peakBytes: number;
 }
 
-/** Front to engine. The first message is always "load". */
+/** Front to engine. The first message is always "load", or "convert" and none after it. */
 export type ToDevice =
+  /** Write a GGUF model as a folder in MLX's format, then end. */
+  | { readonly kind: "convert"; readonly source: string; readonly folder: string }
   | { readonly kind: "load"; readonly options: LoadOptions }
   | { readonly kind: "generate"; readonly request: TokenRequest }
   /** Once, before the first request with a constraint. */
@@ -76,6 +78,9 @@ export interface StepEvent {
 
 /** Engine to front. One "step" message per engine step, not one per token. */
 export type FromDevice =
+  | { readonly kind: "converting"; readonly doneBytes: number; readonly totalBytes: number }
+  /** How the weights differ from the source's, a phrase each. */
+  | { readonly kind: "converted"; readonly changes: readonly string[] }
   | { readonly kind: "loaded"; readonly info: LoadedInfo }
   | { readonly kind: "loadFailed"; readonly error: ErrorData }
   | { readonly kind: "step"; readonly events: readonly StepEvent[] }

@@ -25,6 +25,8 @@ export type RopeScaling =
       /** Whether the ramp's borders are rounded to whole dimensions. */
       readonly truncate: boolean;
     }
+  /** Each inverse frequency is divided by its own factor; written by the GGUF converter. */
+  | { readonly kind: "factors"; readonly factors: readonly number[] }
   /** A kind that is not read here; a model that needs it must refuse. */
   | { readonly kind: "other"; readonly name: string; readonly raw: JsonObject };
 
@@ -211,6 +213,7 @@ function ropeOf(
 function scalingOf(c: Fields, s: Fields | undefined, maxPositions: number): RopeScaling {
   const name = s?.text("rope_type", "type") ?? "default";
   if (s === undefined || name === "default" || name === "mrope") return { kind: "default" };
+  if (name === "factors") return { kind: "factors", factors: factorsOf(s) };
   const original =
     s.int(1, "original_max_position_embeddings") ??
     c.int(1, "original_max_position_embeddings") ??
@@ -247,6 +250,12 @@ function scalingOf(c: Fields, s: Fields | undefined, maxPositions: number): Rope
     default:
       return { kind: "other", name, raw: s.raw };
   }
+}
+
+function factorsOf(s: Fields): readonly number[] {
+  const factors = (s.list("factors") ?? []).filter((f) => typeof f === "number" && f > 0);
+  if (factors.length > 0) return factors as readonly number[];
+  throw loadError("Cannot read config.json: rope factors must be numbers > 0");
 }
 
 function readLayerTypes(

@@ -1,8 +1,8 @@
 import { closeSync, fstatSync, openSync } from "node:fs";
-import { basename } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { OmlxError } from "#core/contract";
 import { loadError } from "./fields.ts";
-import { readAt, reasonOf } from "./folder.ts";
+import { isErrno, readAt, reasonOf } from "./folder.ts";
 
 export type GgufValue = number | bigint | boolean | string | readonly GgufValue[];
 
@@ -18,6 +18,8 @@ export interface GgufTensor {
   readonly type: GgufType;
   /** Outermost first, as in safetensors (the file states the innermost first). */
   readonly shape: readonly number[];
+  /** The file that holds it: one of a model's parts. */
+  readonly file: string;
   /** From the start of the file. */
   readonly byteOffset: number;
   readonly byteLength: number;
@@ -77,16 +79,38 @@ const MAX_NESTING = 4;
 /** More bytes are needed than were read so far; not an error while the file goes on. */
 class CutOff extends Error {}
 
+/** Bytes of the values that are numbers, by value type. */
+const VALUE_BYTES: readonly (number | undefined)[] = [
+  1,
+  1,
+  2,
+  2,
+  4,
+  4,
+  4,
+  1,
+  undefined,
+  undefined,
+  8,
+  8,
+  8,
+];
+const STRING = 8;
+const LIST = 9;
+
 /** Reads numbers and strings one after the other; every length is checked before memory is taken. */
 class Cursor {
   readonly #bytes: Uint8Array;
   readonly #view: DataView;
   readonly #decoder = new TextDecoder();
+  readonly #maxList: number;
   at = 0;
 
-  constructor(bytes: Uint8Array) {
+  /** @param maxList longer lists are passed over and read as empty */
+  constructor(bytes: Uint8Array, maxList: number) {
     this.#bytes = bytes;
     this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    this.#maxList = maxList;
   }
 
   u32(): number {
@@ -124,9 +148,9 @@ class Cursor {
         return this.#view.getFloat32(this.#take(4), true);
       case 7:
         return this.#view.getUint8(this.#take(1)) !== 0;
-      case 8:
+      case STRING:
         return this.text();
-      case 9:
+      case LIST:
         return this.#list(depth);
       case 10:
         return plain(this.#view.getBigUint64(this.#take(8), true));
@@ -144,9 +168,19 @@ class Cursor {
     const type = this.u32();
     const length = this.size();
     this.need(length); // every element has at least one byte
+    if (length > this.#maxList && this.#pass(type, length)) return [];
     const out: GgufValue[] = [];
     for (let i = 0; i < length; i++) out.push(this.value(type, depth + 1));
     return out;
+  }
+
+  /** Passes over a list's elements, if they are numbers or strings. */
+  #pass(type: number, length: number): boolean {
+    const bytes = VALUE_BYTES[type];
+    if (bytes !== undefined) this.#take(length * bytes);
+    else if (type === STRING) for (let i = 0; i < length; i++) this.#take(this.size());
+    else return false;
+    return true;
   }
 
   /** Throws unless so many bytes are left. */
@@ -175,9 +209,14 @@ function plain(value: bigint): number | bigint {
  * @throws {OmlxError} model_load
  * @see the format's description, ggml docs/gguf.md
  */
-export function parseGguf(start: Uint8Array, fileBytes: number, path: string): GgufFile {
+export function parseGguf(
+  start: Uint8Array,
+  fileBytes: number,
+  path: string,
+  maxList = Number.POSITIVE_INFINITY,
+): GgufFile {
   try {
-    return parse(start, fileBytes, path);
+    return parse(start, fileBytes, path, maxList);
   } catch (error) {
     if (error instanceof OmlxError) throw error;
     const name = basename(path);
@@ -188,9 +227,9 @@ export function parseGguf(start: Uint8Array, fileBytes: number, path: string): G
   }
 }
 
-function parse(start: Uint8Array, fileBytes: number, path: string): GgufFile {
+function parse(start: Uint8Array, fileBytes: number, path: string, maxList: number): GgufFile {
   const name = basename(path);
-  const cursor = new Cursor(start);
+  const cursor = new Cursor(start, maxList);
   if (cursor.u32() !== MAGIC) throw loadError(`Cannot read ${name}: it is not a GGUF file`);
   const version = cursor.u32();
   if (version !== 2 && version !== 3) {
@@ -236,6 +275,7 @@ function parse(start: Uint8Array, fileBytes: number, path: string): GgufFile {
       name: entry.name,
       type: entry.type,
       shape: entry.shape,
+      file: path,
       byteOffset: dataStart + entry.offset,
       byteLength: entry.bytes,
     };
@@ -271,12 +311,78 @@ function parseTensor(cursor: Cursor) {
 const FIRST_READ_BYTES = 1 << 24;
 const MAX_HEADER_BYTES = 1 << 30;
 
+/** "model-00002-of-00005.gguf": one part of a model in several files. */
+const PART = /^(.*)-(\d{5})-of-(\d{5})\.gguf$/i;
+
+/** Which part of how many a file's name says it is; undefined: a model in one file. */
+export function ggufPart(
+  name: string,
+): { readonly part: number; readonly total: number } | undefined {
+  const match = PART.exec(name);
+  return match === null ? undefined : { part: Number(match[2]), total: Number(match[3]) };
+}
+
 /**
- * Metadata and tensor directory of a GGUF file on disk.
+ * Names of all files of a model, given the first one's path or name.
+ *
+ * @throws {OmlxError} model_load: the file is a later part
+ */
+export function ggufFiles(path: string): readonly string[] {
+  const name = basename(path);
+  const match = PART.exec(name);
+  if (match === null) return [name];
+  if (Number(match[2]) !== 1) throw loadError(`Cannot read ${name}: it is not the first part`);
+  const total = Number(match[3]);
+  return Array.from(
+    { length: total },
+    (_, i) => `${match[1]}-${String(i + 1).padStart(5, "0")}-of-${match[3]}.gguf`,
+  );
+}
+
+export interface ReadGgufOptions {
+  /** Lists with more elements read as empty: a vocabulary has hundreds of thousands. */
+  readonly maxList?: number;
+}
+
+/**
+ * Metadata and tensor directory of a GGUF model on disk: one file, or the first of several parts, whose tensors are those
+ * of all of them.
  *
  * @throws {OmlxError} model_load
  */
-export function readGguf(path: string): GgufFile {
+export function readGguf(path: string, options: ReadGgufOptions = {}): GgufFile {
+  const maxList = options.maxList ?? Number.POSITIVE_INFINITY;
+  const first = readOne(path, maxList);
+  const total = first.metadata.get("split.count");
+  if (typeof total !== "number" || total <= 1) return first;
+  const name = basename(path);
+  const files = ggufFiles(path);
+  if (files.length !== total) {
+    throw loadError(
+      `Cannot read ${name}: it is one of ${total} parts; the first must be named like "model-00001-of-${String(total).padStart(5, "0")}.gguf"`,
+    );
+  }
+  const tensors = [...first.tensors];
+  const seen = new Set(tensors.map((tensor) => tensor.name));
+  for (const file of files.slice(1)) {
+    for (const tensor of readOne(join(dirname(path), file), 0).tensors) {
+      if (seen.has(tensor.name)) {
+        throw loadError(`Cannot read ${file}: tensor "${tensor.name}" is in another part, too`);
+      }
+      seen.add(tensor.name);
+      tensors.push(tensor);
+    }
+  }
+  const stated = first.metadata.get("split.tensors.count");
+  if (typeof stated === "number" && stated !== tensors.length) {
+    throw loadError(
+      `Cannot read ${name}: its parts hold ${tensors.length} tensors, it states ${stated}`,
+    );
+  }
+  return { ...first, tensors };
+}
+
+function readOne(path: string, maxList: number): GgufFile {
   let fd: number | undefined;
   try {
     fd = openSync(path, "r");
@@ -285,14 +391,16 @@ export function readGguf(path: string): GgufFile {
       const wanted = Math.min(length, size, MAX_HEADER_BYTES);
       const bytes = readAt(fd, 0, wanted);
       try {
-        return parse(bytes, size, path);
+        return parse(bytes, size, path, maxList);
       } catch (error) {
         const isMore = error instanceof CutOff && wanted < Math.min(size, MAX_HEADER_BYTES);
-        if (!isMore) return parseGguf(bytes, size, path); // the same error, told in words
+        if (!isMore) return parseGguf(bytes, size, path, maxList); // the same error, told in words
       }
     }
   } catch (error) {
     if (error instanceof OmlxError) throw error;
+    if (isErrno(error, "ENOENT"))
+      throw loadError(`Cannot read ${basename(path)}: it is missing`, error);
     throw loadError(`Cannot read ${basename(path)}: ${reasonOf(error)}`, error);
   } finally {
     if (fd !== undefined) closeSync(fd);

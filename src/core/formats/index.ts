@@ -8,5 +8,5 @@ export * from "./config.ts";
 export { isObject, type JsonObject, parseJsonObject } from "./fields.ts";
 export * from "./folder.ts";
 export * from "./gguf.ts";
-export { convertGguf } from "./gguf-convert/convert.ts";
+export * from "./gguf-convert/convert.ts";
 export * from "./safetensors.ts";

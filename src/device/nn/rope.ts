@@ -29,12 +29,25 @@ export function ropeFrequencies(rope: RopeConfig): RopeFrequencies {
       return { inverse: plain.map((f) => llama3(f, scaling)), scale: 1 };
     case "yarn":
       return yarn(plain, dims, rope.theta, scaling);
+    case "factors":
+      return { inverse: divided(plain, scaling.factors), scale: 1 };
     case "other":
       throw new OmlxError({
         code: "model_load",
         message: `Cannot load the model: rope scaling "${scaling.name}" is not supported`,
       });
   }
+}
+
+function divided(
+  plain: Float32Array<ArrayBuffer>,
+  factors: readonly number[],
+): Float32Array<ArrayBuffer> {
+  if (factors.length === plain.length) return plain.map((f, i) => f / (factors[i] ?? 1));
+  throw new OmlxError({
+    code: "model_load",
+    message: `Cannot load the model: ${factors.length} rope factors where ${plain.length} are expected`,
+  });
 }
 
 type Scaling<K extends RopeConfig["scaling"]["kind"]> = Extract<RopeConfig["scaling"], { kind: K }>;

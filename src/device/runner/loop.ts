@@ -6,6 +6,7 @@ import {
   type TokenRequest,
   toErrorData,
 } from "#core/contract";
+import { convertGgufSteps } from "#core/formats";
 import { log } from "#core/log";
 import * as mx from "#device/mlx";
 import { randomSeed } from "#device/sample";
@@ -13,6 +14,9 @@ import { Heartbeat } from "./heartbeat.ts";
 import { type LoadedModel, loadModel } from "./load.ts";
 import { Scheduler } from "./scheduler.ts";
 import { applyEffects, step } from "./step.ts";
+
+/** How often a conversion tells how far it is. */
+const TELL_MS = 200;
 
 /**
  * The message pump of an engine: takes messages between steps, runs a step, sends what it gave, until nothing is open.
@@ -39,7 +43,7 @@ export class EngineLoop {
     return this.#ended.promise;
   }
 
-  /** Takes one message of the front; the first is "load". */
+  /** Takes one message of the front; the first is "load" or "convert". */
   receive(message: ToDevice): void {
     if (this.#isEnded) return;
     if (message.kind === "shutdown") this.stop();
@@ -63,6 +67,9 @@ export class EngineLoop {
 
   #take(message: Exclude<ToDevice, { kind: "shutdown" }>): void {
     switch (message.kind) {
+      case "convert":
+        this.#convert(message).catch((error: unknown) => this.#break(error));
+        return;
       case "load":
         this.#early = [];
         this.#load(message.options).catch((error: unknown) => this.#break(error));
@@ -79,6 +86,31 @@ export class EngineLoop {
         this.#send({ kind: "stats", stats: this.#stats() });
         return;
     }
+  }
+
+  async #convert({ source, folder }: { source: string; folder: string }): Promise<void> {
+    try {
+      mx.dieWithParent();
+      const steps = convertGgufSteps(source, folder);
+      let toldAt = 0;
+      for (let step = steps.next(); ; step = steps.next()) {
+        if (step.done === true) {
+          this.#send({ kind: "converted", changes: step.value });
+          break;
+        }
+        if (performance.now() - toldAt < TELL_MS) continue;
+        this.#send({ kind: "converting", ...step.value });
+        await Bun.sleep(0); // the message leaves, and one that ends this process comes in
+        toldAt = performance.now();
+        if (this.#isEnded) {
+          steps.return([]);
+          return;
+        }
+      }
+    } catch (error) {
+      this.#send({ kind: "loadFailed", error: toErrorData(error, "model_load") });
+    }
+    this.stop();
   }
 
   async #load(options: LoadOptions): Promise<void> {

@@ -7,7 +7,7 @@ const STREAM_GRACE_MS = 250;
 
 /** How a protocol writes one answer: E its events, R their fold. */
 export interface Protocol<E, R> {
-  /** Sent with the headers of a stream, before anything is known of the answer; may be empty. */
+  /** Sent with the headers of a stream, before anything is known of the answer. */
   readonly head: string;
   /** The SSE text of one event; may be empty. */
   frames(event: E): string;
@@ -52,10 +52,9 @@ export async function respond<E, R>(
   try {
     if (options.stream) {
       const first = events.next();
-      const isEarly = await settlesWithin(first, STREAM_GRACE_MS);
+      await settlesWithin(first, STREAM_GRACE_MS);
       return trickle(streamFrames(first, events, protocol, causeOf), {
-        // Headers leave with the first bytes, so a late answer begins with a sign of life.
-        head: protocol.head || (isEarly ? "" : protocol.keepAlive),
+        head: protocol.head,
         keepAlive: protocol.keepAlive,
         keepAliveMs,
         headers: { ...SSE_HEADERS, ...headers() },

@@ -134,7 +134,7 @@ export class EngineChild {
 const LOG_LINE = new RegExp(String.raw`^\d{4}-\d\d-\d\dT\S+ (${LOG_LEVELS.join("|")}) +(.*)$`);
 
 /** Hands a child's output to our log, line by line; its own log lines keep their level. */
-async function forward(
+export async function forward(
   stream: ReadableStream<Uint8Array>,
   fallback: LogLevel,
   model: string,

@@ -7,5 +7,6 @@
  * - When the server ends, however it ends, no child stays.
  */
 export * from "./command.ts";
+export { convertModel } from "./convert.ts";
 export type { Engine, EngineState } from "./supervisor.ts";
 export { startEngine } from "./supervisor.ts";

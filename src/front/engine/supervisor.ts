@@ -215,6 +215,8 @@ class Supervisor implements Engine {
         return;
       case "loaded":
       case "loadFailed":
+      case "converting":
+      case "converted":
         return; // the child's own
     }
   }

@@ -1,14 +1,18 @@
 import type { Stats } from "node:fs";
 import { readdir, realpath, stat } from "node:fs/promises";
-import { basename, join, sep } from "node:path";
+import { basename, dirname, join, sep } from "node:path";
 import type { ModelEntry } from "#core/contract";
 import {
+  ggufFiles,
+  ggufPart,
+  inspectGguf,
   listWeightFiles,
   normalizeConfig,
   readJsonFile,
   readSafetensorsHeader,
 } from "#core/formats";
 import { classify } from "./classify.ts";
+import { isGguf } from "./conversions.ts";
 
 /** Files that a download leaves behind until it is done. */
 const PARTIAL = /\.(?:part|partial|incomplete|download|crdownload|aria2|tmp)$/i;
@@ -22,7 +26,8 @@ interface Seen {
 /**
  * The models below some folders, one or two levels deep ("name", "group/name"); a folder may also be a model itself.
  *
- * A model is a folder with config.json and safetensors files. Unfinished downloads, folders without weights, adapters and
+ * A model is a folder with config.json and safetensors files, or a GGUF file: the only one of a folder goes by the folder's
+ * name, else by its own. Unfinished downloads, folders without weights, adapters and
  * hidden folders are no models. What is broken is listed with its problem. Where two have the same id the first wins.
  */
 export class Catalog {
@@ -79,19 +84,48 @@ export class Catalog {
       if (single) yield single;
       return;
     }
+    for (const file of await ggufsIn(root)) {
+      yield await this.#lookAtFile(join(root, file), stemOf(file), seen);
+    }
     for (const name of await subfolders(root)) {
       const path = join(root, name);
       const model = await this.#look(path, name, seen);
       if (model === "group") {
         if (await leadsBack(path, root)) continue;
+        yield* this.#ggufs(path, name, seen);
         for (const child of await subfolders(path)) {
-          const inner = await this.#look(join(path, child), `${name}/${child}`, seen);
-          if (inner !== "group" && inner) yield inner;
+          const id = `${name}/${child}`;
+          const inner = await this.#look(join(path, child), id, seen);
+          if (inner === "group") yield* this.#ggufs(join(path, child), id, seen);
+          else if (inner) yield inner;
         }
       } else if (model) {
         yield model;
       }
     }
+  }
+
+  /** The GGUF files of a folder with an id of its own. */
+  async *#ggufs(path: string, id: string, seen: Map<string, Seen>): AsyncGenerator<ModelEntry> {
+    const files = await ggufsIn(path);
+    for (const file of files) {
+      const own = files.length === 1 ? id : `${id}/${stemOf(file)}`;
+      yield await this.#lookAtFile(join(path, file), own, seen);
+    }
+  }
+
+  async #lookAtFile(path: string, id: string, seen: Map<string, Seen>): Promise<ModelEntry> {
+    const parts = ggufFiles(path).map((name) => statOf(join(dirname(path), name)));
+    const stats = await Promise.all(parts);
+    const signature = `${id}|${textOf(stats)}`; // a folder's only file goes by another id than one of two
+    const before = this.#seen.get(path);
+    const created = Math.floor(Math.max(0, ...stats.map((s) => s?.mtimeMs ?? 0)) / 1000);
+    const entry =
+      before?.signature === signature
+        ? before.entry
+        : lookIntoGguf(path, id, created, this.#contextWindow);
+    seen.set(path, { signature, entry });
+    return entry;
   }
 
   /** The model in a folder, from memory if nothing changed. "group": no model, may hold some. */
@@ -117,9 +151,12 @@ export class Catalog {
 
 /** Changes when a file is added to, removed from or renamed in a folder, or its config.json is written. */
 async function signatureOf(path: string): Promise<string> {
-  const parts = await Promise.all([statOf(path), statOf(join(path, "config.json"))]);
-  return parts.map((s) => (s ? `${s.dev}:${s.ino}:${s.mtimeMs}:${s.size}` : "-")).join("|");
+  return textOf(await Promise.all([statOf(path), statOf(join(path, "config.json"))]));
 }
+
+/** Changes when any of the files does. */
+const textOf = (stats: readonly (Stats | undefined)[]): string =>
+  stats.map((s) => (s ? `${s.dev}:${s.ino}:${s.mtimeMs}:${s.size}` : "-")).join("|");
 
 async function statOf(path: string): Promise<Stats | undefined> {
   try {
@@ -163,11 +200,12 @@ async function inspect(
 ): Promise<ModelEntry | undefined | "group"> {
   const files = await filesOf(path);
   const has = (suffix: string) => files.some((name) => name.endsWith(suffix));
-  if (!files.includes("config.json")) return has(".gguf") ? gguf(path, id, files) : "group";
+  if (!files.includes("config.json")) return "group";
+  if (!has(".safetensors") && files.some(isGguf)) return "group";
   if (files.includes("adapter_config.json") || files.some((name) => PARTIAL.test(name))) {
     return undefined;
   }
-  if (!has(".safetensors")) return has(".gguf") ? gguf(path, id, files) : undefined;
+  if (!has(".safetensors")) return undefined;
 
   if (!(await statOf(join(path, "config.json")))?.isFile()) return undefined;
   const base = { id, path, created: await newest(path, files) };
@@ -202,17 +240,29 @@ async function checkWeights(path: string): Promise<number> {
   return bytes;
 }
 
-async function gguf(path: string, id: string, files: readonly string[]): Promise<ModelEntry> {
-  return {
-    id,
-    path,
-    kind: "llm",
-    modelType: "gguf",
-    contextWindow: 0,
-    weightBytes: 0,
-    created: await newest(path, files),
-    problem: "GGUF files are not supported; needed are config.json and safetensors files",
-  };
+/** The GGUF models of a folder: of several parts the first, no image encoders, no hidden files. */
+async function ggufsIn(path: string): Promise<readonly string[]> {
+  const names = (await filesOf(path)).filter(
+    (name) => isGguf(name) && !/^\.|^mmproj/i.test(name) && (ggufPart(name)?.part ?? 1) === 1,
+  );
+  const isFile = await Promise.all(
+    names.map(async (name) => (await statOf(join(path, name)))?.isFile() ?? false),
+  );
+  return names.filter((_, i) => isFile[i]);
+}
+
+const stemOf = (file: string): string =>
+  file.replace(/\.gguf$/i, "").replace(/-\d{5}-of-\d{5}$/, "");
+
+function lookIntoGguf(path: string, id: string, created: number, contextLimit: number): ModelEntry {
+  const base = { id, path, kind: "llm" as const, created };
+  try {
+    const { modelType, maxPositions, weightBytes } = inspectGguf(path);
+    const contextWindow = contextLimit > 0 ? Math.min(maxPositions, contextLimit) : maxPositions;
+    return { ...base, modelType, contextWindow, weightBytes };
+  } catch (error) {
+    return { ...base, modelType: "", contextWindow: 0, weightBytes: 0, problem: messageOf(error) };
+  }
 }
 
 async function newest(path: string, files: readonly string[]): Promise<number> {

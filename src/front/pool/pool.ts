@@ -1,20 +1,19 @@
-import { dirname } from "node:path";
+import { dirname, join } from "node:path";
 import { type ModelEntry, type ModelKind, OmlxError, toErrorData } from "#core/contract";
 import { log } from "#core/log";
 import { type Deferred, deferred } from "#core/util";
 import type { Settings } from "#front/config";
 import { type Engine, type EngineState, engineCommand, startEngine } from "#front/engine";
 import { openText, type TextModel } from "#front/text";
+import { Conversions } from "./conversions.ts";
 import { Catalog } from "./discover.ts";
 import { cacheShare, formatBytes, memoryLimit, modelBytes } from "./memory.ts";
-import { findByName, modelNotFound, standIn } from "./names.ts";
+import { findByName, modelNotFound } from "./names.ts";
 import { type Loaded, Slot } from "./slot.ts";
 
 /** The right to use a loaded model; it stays loaded until every lease on it is given back. */
 export interface Lease extends Disposable {
   readonly entry: ModelEntry;
-  /** The name that was asked for means no model; this one answers for it. */
-  readonly isStandIn: boolean;
   readonly text: TextModel;
   readonly engine: Engine;
 }
@@ -95,6 +94,7 @@ class EnginePool implements Pool {
   readonly #bundledDir: string | undefined;
   readonly #command: readonly string[];
   readonly #catalog: Catalog;
+  readonly #conversions: Conversions;
   readonly #limitBytes: number;
   readonly #slots = new Map<string, Slot>();
   readonly #failures = new Map<string, { entry: ModelEntry; error: OmlxError; untilMs: number }>();
@@ -110,6 +110,11 @@ class EnginePool implements Pool {
     this.#command = command ?? engineCommand();
     const roots = bundledDir === undefined ? [] : [bundledDir];
     this.#catalog = new Catalog([...settings.modelDir, ...roots], settings.contextWindow);
+    this.#conversions = new Conversions(
+      join(settings.basePath, "cache", "gguf"),
+      this.#command,
+      settings.loadTimeoutMs,
+    );
     this.#limitBytes = memoryLimit(settings.memoryLimit);
   }
 
@@ -130,7 +135,7 @@ class EnginePool implements Pool {
     for (;;) {
       throwIfAborted(signal);
       if (this.#isStopping) throw stopping();
-      const { entry, isStandIn } = await this.#resolve(model ?? "");
+      const entry = await this.#resolve(model ?? "");
       const slot = this.#slotOf(entry);
       if (slot === undefined) {
         await orAborted(this.#changed.promise, signal);
@@ -139,7 +144,7 @@ class EnginePool implements Pool {
       slot.leases++;
       try {
         const loaded = await orAborted(slot.ready.promise, signal);
-        if (loaded.engine.state !== "dead") return this.#leaseOn(slot, loaded, isStandIn);
+        if (loaded.engine.state !== "dead") return this.#leaseOn(slot, loaded);
       } catch (error) {
         this.#giveBack(slot);
         // the load was given up because all who waited before had left
@@ -150,11 +155,10 @@ class EnginePool implements Pool {
     }
   }
 
-  #leaseOn(slot: Slot, { text, engine }: Loaded, isStandIn: boolean): Lease {
+  #leaseOn(slot: Slot, { text, engine }: Loaded): Lease {
     let isHeld = true;
     return {
       entry: slot.entry,
-      isStandIn,
       text,
       engine,
       [Symbol.dispose]: () => {
@@ -172,7 +176,7 @@ class EnginePool implements Pool {
   }
 
   /** @throws {OmlxError} model_not_found, model_load */
-  async #resolve(name: string): Promise<{ entry: ModelEntry; isStandIn: boolean }> {
+  async #resolve(name: string): Promise<ModelEntry> {
     const pick = () =>
       name === "" ? this.#defaultEntry() : findByName(name, this.#catalog.entries);
     let entry = pick();
@@ -183,8 +187,6 @@ class EnginePool implements Pool {
     } else if (this.#catalog.ageMs > STALE_MS) {
       void this.refresh();
     }
-    const isStandIn = entry === undefined && name !== "" && this.#settings.modelFallback;
-    if (isStandIn) entry = this.#standIn();
     if (entry === undefined) {
       if (name !== "") throw modelNotFound(name, this.#catalog.entries);
       throw new OmlxError({
@@ -201,17 +203,7 @@ class EnginePool implements Pool {
       });
     }
     this.#throwRecentFailure(entry);
-    return { entry, isStandIn };
-  }
-
-  #standIn(): ModelEntry | undefined {
-    const slots = [...this.#slots.values()].filter((slot) => this.#isCurrent(slot));
-    const candidates = slots.map(({ entry, stage, lastUsed }) => ({
-      entry,
-      isLoaded: stage === "loading" || stage === "loaded",
-      lastUsed,
-    }));
-    return standIn(candidates, this.#defaultEntry());
+    return entry;
   }
 
   #throwRecentFailure(entry: ModelEntry): void {
@@ -286,6 +278,7 @@ class EnginePool implements Pool {
   }
 
   async #load(slot: Slot): Promise<Loaded> {
+    const path = await this.#conversions.folderOf(slot.entry, slot.abort.signal);
     const turn = this.#room.then(() => this.#makeRoom(slot));
     this.#room = turn.catch(() => {});
     await turn;
@@ -299,7 +292,7 @@ class EnginePool implements Pool {
           name: entry.id,
           command: this.#command,
           load: {
-            modelPath: entry.path,
+            modelPath: path,
             kernels: s.kernels,
             threads: s.threads,
             contextWindow: s.contextWindow,
@@ -313,7 +306,7 @@ class EnginePool implements Pool {
         },
         AbortSignal.any([slot.abort.signal, textFailed.signal]),
       ),
-      openText(entry).catch((error: unknown) => {
+      openText({ ...entry, path }).catch((error: unknown) => {
         textFailed.abort();
         throw error;
       }),

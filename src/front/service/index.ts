@@ -5,4 +5,3 @@
  * - A request holds a lease on its model from before encoding until its last event.
  */
 export * from "./chat.ts";
-export * from "./count-tokens.ts";

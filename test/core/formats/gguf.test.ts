@@ -508,9 +508,15 @@ describe("convertGguf()", () => {
       [],
       /architecture "zz" is not known/,
     ],
-    ["scaled positions", { "llama.rope.scaling.type": "yarn" }, [], /scales its rotary positions/],
-    ["frequency factors", {}, [f32("rope_freqs.weight", 8)], /scales its rotary positions/],
-    ["another kind of tokenizer", { "tokenizer.ggml.model": "llama" }, [], /tokenizer is "llama"/],
+    [
+      "an unknown scaling of positions",
+      { "llama.rope.scaling.type": "longrope", "llama.rope.scaling.factor": 2 },
+      [],
+      /rope scaling "longrope" is not supported/,
+    ],
+    ["experts", { "llama.expert_count": 8 }, [], /mixtures of experts are not supported/],
+    ["another kind of tokenizer", { "tokenizer.ggml.model": "t5" }, [], /tokenizer is "t5"/],
+    ["tokens without scores", { "tokenizer.ggml.model": "llama" }, [], /6 tokens have 0 scores/],
     ["an unknown split", { "tokenizer.ggml.pre": "zz" }, [], /pre-tokenizer "zz" is not known/],
     ["tokens that are no strings", { "tokenizer.ggml.tokens": [1] }, [], /not a list of strings/],
     [
@@ -520,10 +526,10 @@ describe("convertGguf()", () => {
       /"blk\.0\.odd\.weight": its place/,
     ],
     [
-      "a type without an exact form",
+      "a type that is not read",
       {},
-      [{ name: "output.weight", type: 6, shape: [1, 32], bytes: new Uint8Array(22) }],
-      /"output\.weight": Q5_0 of shape \[1,32\] has no exact MLX form/,
+      [{ name: "output.weight", type: 20, shape: [1, 32], bytes: new Uint8Array(18) }],
+      /"output\.weight": type IQ4_NL is not supported \(supported are F32, F16, .*Q4_K.*\)/,
     ],
     [
       "a scale whose bias overflows",

@@ -158,6 +158,9 @@ export class EngineClient {
       case "stats":
         this.#stats.resolve(message.stats);
         return;
+      case "converting":
+      case "converted":
+        throw new Error(`${message.kind}, which was not asked for`);
     }
   }
 

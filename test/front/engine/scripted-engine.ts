@@ -115,6 +115,8 @@ function receive(message: ToDevice): void {
       return;
     case "vocabulary":
       return;
+    case "convert":
+      return;
     case "shutdown":
       if (!process.argv.includes("--stubborn")) process.exit(0);
       return;

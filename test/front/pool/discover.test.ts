@@ -15,6 +15,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Catalog } from "../../../src/front/pool/discover.ts";
 
+const GGUFS = join(import.meta.dir, "../../fixtures/gguf");
 const FIXTURE = join(import.meta.dir, "../../fixtures/models/llama-f32");
 
 let root = "";
@@ -28,6 +29,10 @@ function addModel(id: string, below = root): string {
   const path = join(below, id);
   cpSync(FIXTURE, path, { recursive: true });
   return path;
+}
+
+function addGguf(name: string, to: string): void {
+  cpSync(join(GGUFS, `${name}.gguf`), join(root, to), { recursive: true });
 }
 
 function editConfig(path: string, edit: (config: Record<string, unknown>) => void): void {
@@ -149,14 +154,61 @@ describe("Catalog.refresh()", () => {
     expect(await problemOf()).toContain("model-00002-of-00002.safetensors is missing");
   });
 
-  test("lists a missing tokenizer and a GGUF file as problems", async () => {
+  test("lists a missing tokenizer as a problem", async () => {
     const path = addModel("mute");
     rmSync(join(path, "tokenizer.json"));
     expect(await problemOf()).toContain("tokenizer.json");
-    rmSync(path, { recursive: true });
-    mkdirSync(path);
-    writeFileSync(join(path, "model.gguf"), "GGUF");
-    expect(await problemOf()).toContain("GGUF");
+  });
+
+  test("finds GGUF files: alone in a folder by its name, else by their own", async () => {
+    addGguf("llama-Q8_0", "direct.gguf");
+    addGguf("llama-Q4_0", "alone/some-file.gguf");
+    addGguf("llama-F32", "alone/mmproj-F16.gguf");
+    addGguf("llama-Q4_0", "several/m-Q4_0.gguf");
+    addGguf("llama-Q8_0", "several/m-Q8_0.gguf");
+    addGguf("qwen3-Q4_0", "group/inner/x.gguf");
+    for (const part of [1, 2, 3]) {
+      const name = `llama-parts-0000${part}-of-00003`;
+      addGguf(name, `split/${name}.gguf`);
+    }
+    const catalog = await scan();
+    expect(catalog.entries.map((e) => [e.id, e.modelType, e.problem])).toEqual([
+      ["direct", "llama", undefined],
+      ["alone", "llama", undefined],
+      ["group/inner", "qwen3", undefined],
+      ["several/m-Q4_0", "llama", undefined],
+      ["several/m-Q8_0", "llama", undefined],
+      ["split", "llama", undefined],
+    ]);
+    const [direct] = catalog.entries;
+    expect(direct).toMatchObject({ path: join(root, "direct.gguf"), contextWindow: 2048 });
+    expect(direct?.weightBytes).toBeGreaterThan(100_000);
+    await catalog.refresh();
+    expect(catalog.entries[0]).toBe(direct as NonNullable<typeof direct>);
+
+    rmSync(join(root, "several/m-Q8_0.gguf"));
+    rmSync(join(root, "split/llama-parts-00002-of-00003.gguf"));
+    await catalog.refresh();
+    expect(idsOf(catalog)).toEqual(["direct", "alone", "group/inner", "several", "split"]);
+    expect(catalog.entries[4]?.problem).toContain("llama-parts-00002-of-00003.gguf: it is missing");
+  });
+
+  test("says what is wrong with a GGUF file", async () => {
+    const path = join(root, "m.gguf");
+    writeFileSync(path, "GGUF");
+    expect(await problemOf()).toContain("m.gguf: its header is cut off");
+    const bytes = readFileSync(join(GGUFS, "llama-Q8_0.gguf"));
+    const withText = (from: string, to: string) =>
+      writeFileSync(path, Buffer.from(bytes.toString("latin1").replace(from, to), "latin1"));
+    withText(
+      "architecture\x08\0\0\0\x05\0\0\0\0\0\0\0llama",
+      "architecture\x08\0\0\0\x05\0\0\0\0\0\0\0mamba",
+    );
+    expect(await problemOf()).toContain('architecture "mamba" is not known');
+    writeFileSync(path, bytes.subarray(0, bytes.length - 1000));
+    expect(await problemOf()).toContain("it is cut off, load it again");
+    writeFileSync(path, bytes);
+    expect(await problemOf()).toBe("");
   });
 
   test("tells rerankers, embedding and image models from language models", async () => {

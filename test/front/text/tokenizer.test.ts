@@ -1,6 +1,9 @@
 import { beforeAll, describe, expect, test } from "bun:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
+import { convertGguf } from "#core/formats";
 import { ensureDefaultModel } from "../../../scripts/default-model.ts";
 import { Detokenizer } from "../../../src/front/text/detokenizer.ts";
 import { Tokenizer } from "../../../src/front/text/tokenizer.ts";
@@ -28,6 +31,26 @@ function decode(vocabulary: Vocabulary, ids: readonly number[]): string {
   const detokenizer = new Detokenizer(vocabulary);
   return ids.map((id) => detokenizer.push(id)).join("") + detokenizer.end();
 }
+
+describe("Tokenizer of a GGUF file with a SentencePiece vocabulary", () => {
+  test("gives SentencePiece's own ids, and its text", async () => {
+    const fixtures = join(import.meta.dir, "../../fixtures");
+    const folder = join(mkdtempSync(join(tmpdir(), "omlx-spm-")), "model");
+    convertGguf(join(fixtures, "gguf", "llama-spm.gguf"), folder);
+    const file = await Bun.file(join(folder, "tokenizer.json")).json();
+    const config = await Bun.file(join(folder, "tokenizer_config.json")).json();
+    rmSync(folder, { recursive: true });
+    const tokenizer = new Tokenizer(file, config);
+    const vocabulary = vocabularyOf(tokenizer, file);
+    const { strings } = await Bun.file(join(fixtures, "golden/gguf/llama-spm.json")).json();
+    expect(strings.length).toBeGreaterThan(5);
+    for (const { text, ids, decoded } of strings as Case[]) {
+      if (text === "") continue; // a blank of its own before nothing: libraries differ
+      expect([text, tokenizer.encode(text)]).toEqual([text, [...ids]]);
+      expect(decode(vocabulary, ids)).toBe(decoded);
+    }
+  });
+});
 
 describe("Tokenizer of the default model", () => {
   let tokenizer: Tokenizer;
