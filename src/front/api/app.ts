@@ -6,6 +6,7 @@ import { errorResponse, HttpError, quote } from "./error-handler.ts";
 import { healthRoutes } from "./health.ts";
 import { chatRoutes } from "./openai/chat.ts";
 import { modelRoutes } from "./openai/models.ts";
+import { responsesRoutes } from "./openai/responses/routes.ts";
 
 /** The whole HTTP surface; the one place that joins routes, keys and errors. */
 export function createApp(deps: AppDeps) {
@@ -24,6 +25,7 @@ export function createApp(deps: AppDeps) {
     .use(healthRoutes(deps))
     .use(modelRoutes(deps))
     .use(chatRoutes(deps))
+    .use(responsesRoutes(deps))
     .use(docsRoutes(deps.version));
   return app;
 }
@@ -73,10 +75,20 @@ function methodsOf(path: string, routes: readonly Route[]): string[] {
   for (const route of routes) {
     const isMatch = route.path.endsWith("/*")
       ? path.startsWith(route.path.slice(0, -1)) && path.length >= route.path.length
-      : path === route.path || path === `${route.path}/`;
+      : isSamePath(route.path, path.replace(/\/$/, ""));
     if (!isMatch) continue;
     methods.add(route.method);
     if (route.method === "GET") methods.add("HEAD");
   }
   return methods.size > 0 ? [...methods, "OPTIONS"] : [];
+}
+
+/** Segments that begin with ":" stand for anything. */
+function isSamePath(pattern: string, path: string): boolean {
+  const wanted = pattern.split("/");
+  const given = path.split("/");
+  return (
+    wanted.length === given.length &&
+    wanted.every((segment, i) => segment === given[i] || segment.startsWith(":"))
+  );
 }

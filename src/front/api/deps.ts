@@ -11,6 +11,8 @@ export interface AppDeps {
   readonly keepAliveMs: number;
   /** Largest request body in bytes, as sent and as decoded. */
   readonly bodyLimit: number;
+  /** Where stored responses lie; made when it is first needed. */
+  readonly responsesFolder: string;
   readonly requests: OpenRequests;
   /** Ends every open request with its reason. */
   readonly shutdown: AbortSignal;

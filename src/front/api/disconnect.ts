@@ -5,11 +5,11 @@ export interface Ending {
   abort(): void;
 }
 
-/** Joins every reason to stop working on `request` in one signal. */
-export function endingOf(request: Request, shutdown: AbortSignal): Ending {
+/** Joins every reason to stop working on `request` in one signal; null: whoever sent it need not wait for it. */
+export function endingOf(request: Request | null, shutdown: AbortSignal): Ending {
   const own = new AbortController();
   return {
-    signal: AbortSignal.any([request.signal, shutdown, own.signal]),
+    signal: AbortSignal.any([...(request ? [request.signal] : []), shutdown, own.signal]),
     abort: () => own.abort(),
   };
 }

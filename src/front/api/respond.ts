@@ -16,7 +16,7 @@ export interface Protocol<E, R> {
   /** Ends a stream, also after an error. */
   readonly tail: string;
   /** SSE text that means nothing. */
-  readonly keepAlive: string;
+  readonly keepAlive: string | (() => string);
   /** Folds all events into the whole answer. */
   collect(events: AsyncIterable<E>): Promise<R>;
   /** The body of a whole answer, a JSON value. */

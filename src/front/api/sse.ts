@@ -18,7 +18,7 @@ export interface TrickleOptions {
   /** Sent at once, with the headers. */
   readonly head: string;
   /** Sent whenever nothing was for keepAliveMs; a clock of its own drives it, whatever the source does. */
-  readonly keepAlive: string;
+  readonly keepAlive: string | (() => string);
   readonly keepAliveMs: number;
   readonly headers: Readonly<Record<string, string>>;
   /** The client left before the end. */
@@ -55,7 +55,9 @@ export function trickle(source: AsyncGenerator<string>, options: TrickleOptions)
       timer = setInterval(() => {
         const quietMs = performance.now() - lastWrite;
         const isBehind = (controller.desiredSize ?? 0) <= 0; // bytes wait for the client
-        if (!isBehind && quietMs >= keepAliveMs * 0.95) write(controller, keepAlive);
+        if (!isBehind && quietMs >= keepAliveMs * 0.95) {
+          write(controller, typeof keepAlive === "string" ? keepAlive : keepAlive());
+        }
         if (!isBehind || quietMs < patienceMs) return;
         controller.error(new Error("The client does not read"));
         void leave();

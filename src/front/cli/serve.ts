@@ -38,6 +38,7 @@ export async function serve(args: readonly string[], context: CliContext): Promi
     version,
     keepAliveMs: settings.keepAliveMs,
     bodyLimit: settings.bodyLimit,
+    responsesFolder: join(settings.basePath, "responses"),
     requests,
     shutdown: shutdown.signal,
   });

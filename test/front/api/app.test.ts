@@ -28,6 +28,7 @@ function send(method: string, path: string, init: RequestInit = {}, apiKey = "")
     apiKey,
     version: "1.2.3",
     keepAliveMs: 60_000,
+    responsesFolder: "/nonexistent/responses",
     bodyLimit: 1000,
     requests: new OpenRequests(),
     shutdown: new AbortController().signal,

@@ -22,6 +22,7 @@ beforeAll(async () => {
     apiKey: "",
     version: "1.2.3",
     keepAliveMs: 60_000,
+    responsesFolder: "/nonexistent/responses",
     bodyLimit: 1000,
     requests: new OpenRequests(),
     shutdown: new AbortController().signal,

@@ -169,7 +169,23 @@ function decodeToolCalls(wire: WireMessage): ToolCall[] {
   return calls;
 }
 
-function decodeSampling(body: ChatBody): Partial<SamplingParams> {
+type SamplingFields = Partial<
+  Pick<
+    ChatBody,
+    | "temperature"
+    | "top_p"
+    | "top_k"
+    | "min_p"
+    | "repetition_penalty"
+    | "presence_penalty"
+    | "frequency_penalty"
+    | "logit_bias"
+    | "seed"
+  >
+>;
+
+/** Sampling as the OpenAI routes name it. */
+export function decodeSampling(body: SamplingFields): Partial<SamplingParams> {
   const sampling: { -readonly [K in keyof SamplingParams]?: SamplingParams[K] } = {};
   if (body.temperature != null) sampling.temperature = body.temperature;
   // A nucleus of mass 0 still holds the most probable token.
