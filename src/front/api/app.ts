@@ -1,4 +1,6 @@
 import { Elysia } from "elysia";
+import { anthropicFailure, speaksAnthropic } from "./anthropic/errors.ts";
+import { messageRoutes } from "./anthropic/messages.ts";
 import { authenticate, needsKey } from "./auth.ts";
 import type { AppDeps } from "./deps.ts";
 import { docsRoutes } from "./docs.ts";
@@ -15,22 +17,27 @@ export function createApp(deps: AppDeps) {
       try {
         admit(request, deps.apiKey);
       } catch (error) {
-        return errorResponse(error);
+        return failure(error, request);
       }
       return undefined;
     })
     .onError({ as: "global" }, ({ code, error, request }) =>
-      code === "NOT_FOUND" ? noRoute(request, app.routes) : errorResponse(error),
+      code === "NOT_FOUND" ? noRoute(request, app.routes) : failure(error, request),
     )
     .use(healthRoutes(deps))
     .use(modelRoutes(deps))
     .use(chatRoutes(deps))
     .use(responsesRoutes(deps))
+    .use(messageRoutes(deps))
     .use(docsRoutes(deps.version));
   return app;
 }
 
 const pathOf = (request: Request): string => new URL(request.url).pathname;
+
+/** An error in the shape that the clients of its path understand. */
+const failure = (error: unknown, request: Request): Response =>
+  speaksAnthropic(pathOf(request)) ? anthropicFailure(error) : errorResponse(error);
 
 /** @throws {Error} if the request may not enter */
 function admit(request: Request, apiKey: string): void {
@@ -61,13 +68,14 @@ function noRoute(request: Request, routes: readonly Route[]): Response {
   if (allowed.length > 0) {
     const headers = { allow: allowed.join(", ") };
     if (request.method === "OPTIONS") return new Response(null, { status: 204, headers });
-    return errorResponse(
+    return failure(
       new HttpError(405, `${path} takes ${allowed.join(", ")} only`, "method_not_allowed", headers),
+      request,
     );
   }
   const hint = methodsOf(`/v1${path}`, routes).length > 0 ? `; did you mean "/v1${path}"?` : "";
   const message = `No such route: ${request.method.slice(0, 20)} ${quote(path)}${hint}`;
-  return errorResponse(new HttpError(404, message, "route_not_found"));
+  return failure(new HttpError(404, message, "route_not_found"), request);
 }
 
 function methodsOf(path: string, routes: readonly Route[]): string[] {

@@ -1,13 +1,13 @@
 import { OmlxError } from "#core/contract";
 import { type ApiError, toApiError } from "./error-handler.ts";
-import { SSE_HEADERS, settlesWithin, trickle } from "./sse.ts";
+import { SSE_HEADERS, settlesWithin, type TrickleOptions, trickle } from "./sse.ts";
 
 /** A failure so early still gets its own status; later ones are told inside the stream. */
 const STREAM_GRACE_MS = 250;
 
 /** How a protocol writes one answer: E its events, R their fold. */
 export interface Protocol<E, R> {
-  /** Sent with the headers of a stream, before anything is known of the answer. */
+  /** Sent with the headers of a stream, before anything is known of the answer; may be empty. */
   readonly head: string;
   /** The SSE text of one event; may be empty. */
   frames(event: E): string;
@@ -52,9 +52,10 @@ export async function respond<E, R>(
   try {
     if (options.stream) {
       const first = events.next();
-      await settlesWithin(first, STREAM_GRACE_MS);
+      const isEarly = await settlesWithin(first, STREAM_GRACE_MS);
       return trickle(streamFrames(first, events, protocol, causeOf), {
-        head: protocol.head,
+        // Headers leave with the first bytes, so a late answer begins with a sign of life.
+        head: protocol.head || (isEarly ? "" : keepAliveOf(protocol)),
         keepAlive: protocol.keepAlive,
         keepAliveMs,
         headers: { ...SSE_HEADERS, ...headers() },
@@ -83,6 +84,9 @@ export async function respond<E, R>(
     });
   }
 }
+
+const keepAliveOf = ({ keepAlive }: Pick<TrickleOptions, "keepAlive">): string =>
+  typeof keepAlive === "function" ? keepAlive() : keepAlive;
 
 /** The status is sent long ago, so a failure can only be told in the body. */
 async function* lateJson(

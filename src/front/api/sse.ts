@@ -11,11 +11,13 @@ export const SSE_HEADERS = {
 
 /** Server-sent events: one unnamed event per JSON text. */
 export const sseFrame = (json: string): string => `data: ${json}\n\n`;
+/** Server-sent events with names, as some protocols want them. */
+export const sseEvent = (name: string, json: string): string => `event: ${name}\n${sseFrame(json)}`;
 export const SSE_DONE = "data: [DONE]\n\n";
 export const SSE_KEEP_ALIVE = ": keep-alive\n\n";
 
 export interface TrickleOptions {
-  /** Sent at once, with the headers. */
+  /** Sent at once, with the headers; may be empty. */
   readonly head: string;
   /** Sent whenever nothing was for keepAliveMs; a clock of its own drives it, whatever the source does. */
   readonly keepAlive: string | (() => string);
@@ -51,7 +53,7 @@ export function trickle(source: AsyncGenerator<string>, options: TrickleOptions)
 
   const body = new ReadableStream<Uint8Array>({
     start(controller) {
-      write(controller, head);
+      if (head !== "") write(controller, head);
       timer = setInterval(() => {
         const quietMs = performance.now() - lastWrite;
         const isBehind = (controller.desiredSize ?? 0) <= 0; // bytes wait for the client

@@ -6,11 +6,15 @@ const MAX_CHARS = 2000;
 /** What a client should know of its own request: collected while it is read and begun, told in one header. */
 export class Warnings {
   readonly #ignored: readonly string[];
-  readonly #texts: string[] = [];
+  readonly #texts: string[];
 
-  /** @param ignored paths of fields that changed nothing, so that a typing error does not stay silent */
-  constructor(ignored: readonly string[]) {
+  /**
+   * @param ignored paths of fields that changed nothing, so that a typing error does not stay silent
+   * @param texts   what else is known already, a sentence each
+   */
+  constructor(ignored: readonly string[], texts: readonly string[] = []) {
     this.#ignored = ignored;
+    this.#texts = [...texts];
   }
 
   /** Passes events on and keeps what the first one warns of. */

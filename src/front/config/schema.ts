@@ -76,6 +76,11 @@ const list = z
   .transform((value) => (typeof value === "string" ? value.split(",") : value))
   .transform((parts) => parts.map((part) => part.trim()).filter((part) => part !== ""));
 
+/** "on" or "off"; in the file also true or false. */
+const onOff = z
+  .union([z.boolean(), z.enum(["on", "off", "true", "false"])], { error: "must be on or off" })
+  .transform((value) => value === true || value === "on" || value === "true");
+
 const text = z.string({ error: "must be text" }).trim();
 const hour = 3_600_000;
 
@@ -128,6 +133,15 @@ export const SETTINGS = {
     schema: text,
     value: "NAME",
     doc: "Model that answers requests without a model name.",
+  }),
+  modelFallback: setting<boolean>({
+    flag: "--model-fallback",
+    env: "OMLX_MODEL_FALLBACK",
+    file: "model.model_fallback",
+    default: false,
+    schema: onOff,
+    value: "on|off",
+    doc: "Answer requests for unknown models with the one that is loaded, else the default one (default: off).",
   }),
   apiKey: setting({
     flag: "--api-key",

@@ -1,14 +1,26 @@
 import { type ModelEntry, OmlxError } from "#core/contract";
 
+/** Agents mark a name with the window they hope for: "sonnet[1m]". */
+const WINDOW_MARK = /\[\d+[km]\]$/i;
+
+/** A name as a client wrote it, then without what clients put around it. */
+function spellingsOf(name: string): readonly string[] {
+  const bare = name.replace(WINDOW_MARK, "");
+  const spellings = [name, bare].flatMap((spelling) => {
+    const slash = spelling.indexOf("/");
+    return slash < 0 ? [spelling] : [spelling, spelling.slice(slash + 1)];
+  });
+  return [...new Set(spellings)];
+}
+
 /**
  * The entry that a client's name means: the exact id, the id in another case, the same without the text before the first
- * "/" ("omlx/qwen3"), and last the folder's own name where only one group has it.
+ * "/" ("omlx/qwen3") and without a window mark ("qwen3[1m]"), and last the folder's own name where only one group has it.
  *
  * Compares strings and does nothing else.
  */
 export function findByName(name: string, entries: readonly ModelEntry[]): ModelEntry | undefined {
-  const slash = name.indexOf("/");
-  const spellings = slash < 0 ? [name] : [name, name.slice(slash + 1)];
+  const spellings = spellingsOf(name);
   for (const spelling of spellings) {
     const lower = spelling.toLowerCase();
     const found =
@@ -22,6 +34,30 @@ export function findByName(name: string, entries: readonly ModelEntry[]): ModelE
     if (spelling !== "" && found.length === 1) return found[0];
   }
   return undefined;
+}
+
+/** A model that could answer for another one. */
+export interface StandIn {
+  readonly entry: ModelEntry;
+  readonly isLoaded: boolean;
+  /** Of its last use; the clock does not matter. */
+  readonly lastUsed: number;
+}
+
+/**
+ * The model that answers where a name means none: the default model, but another one rather than a second load while that
+ * is in memory already.
+ */
+export function standIn(
+  candidates: readonly StandIn[],
+  defaultEntry: ModelEntry | undefined,
+): ModelEntry | undefined {
+  const loaded = candidates
+    .filter(({ entry, isLoaded }) => isLoaded && /^(?:llm|vlm)$/.test(entry.kind))
+    .sort((a, b) => b.lastUsed - a.lastUsed)
+    .map(({ entry }) => entry);
+  if (defaultEntry !== undefined && loaded.includes(defaultEntry)) return defaultEntry;
+  return loaded[0] ?? defaultEntry;
 }
 
 /** Names what was asked for, cut to a sane length, and what there is. */

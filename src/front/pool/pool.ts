@@ -8,12 +8,14 @@ import { openText, type TextModel } from "#front/text";
 import { Conversions } from "./conversions.ts";
 import { Catalog } from "./discover.ts";
 import { cacheShare, formatBytes, memoryLimit, modelBytes } from "./memory.ts";
-import { findByName, modelNotFound } from "./names.ts";
+import { findByName, modelNotFound, standIn } from "./names.ts";
 import { type Loaded, Slot } from "./slot.ts";
 
 /** The right to use a loaded model; it stays loaded until every lease on it is given back. */
 export interface Lease extends Disposable {
   readonly entry: ModelEntry;
+  /** The name that was asked for means no model; this one answers for it. */
+  readonly isStandIn: boolean;
   readonly text: TextModel;
   readonly engine: Engine;
 }
@@ -135,7 +137,7 @@ class EnginePool implements Pool {
     for (;;) {
       throwIfAborted(signal);
       if (this.#isStopping) throw stopping();
-      const entry = await this.#resolve(model ?? "");
+      const { entry, isStandIn } = await this.#resolve(model ?? "");
       const slot = this.#slotOf(entry);
       if (slot === undefined) {
         await orAborted(this.#changed.promise, signal);
@@ -144,7 +146,7 @@ class EnginePool implements Pool {
       slot.leases++;
       try {
         const loaded = await orAborted(slot.ready.promise, signal);
-        if (loaded.engine.state !== "dead") return this.#leaseOn(slot, loaded);
+        if (loaded.engine.state !== "dead") return this.#leaseOn(slot, loaded, isStandIn);
       } catch (error) {
         this.#giveBack(slot);
         // the load was given up because all who waited before had left
@@ -155,10 +157,11 @@ class EnginePool implements Pool {
     }
   }
 
-  #leaseOn(slot: Slot, { text, engine }: Loaded): Lease {
+  #leaseOn(slot: Slot, { text, engine }: Loaded, isStandIn: boolean): Lease {
     let isHeld = true;
     return {
       entry: slot.entry,
+      isStandIn,
       text,
       engine,
       [Symbol.dispose]: () => {
@@ -176,7 +179,7 @@ class EnginePool implements Pool {
   }
 
   /** @throws {OmlxError} model_not_found, model_load */
-  async #resolve(name: string): Promise<ModelEntry> {
+  async #resolve(name: string): Promise<{ entry: ModelEntry; isStandIn: boolean }> {
     const pick = () =>
       name === "" ? this.#defaultEntry() : findByName(name, this.#catalog.entries);
     let entry = pick();
@@ -187,6 +190,8 @@ class EnginePool implements Pool {
     } else if (this.#catalog.ageMs > STALE_MS) {
       void this.refresh();
     }
+    const isStandIn = entry === undefined && name !== "" && this.#settings.modelFallback;
+    if (isStandIn) entry = this.#standIn();
     if (entry === undefined) {
       if (name !== "") throw modelNotFound(name, this.#catalog.entries);
       throw new OmlxError({
@@ -203,7 +208,17 @@ class EnginePool implements Pool {
       });
     }
     this.#throwRecentFailure(entry);
-    return entry;
+    return { entry, isStandIn };
+  }
+
+  #standIn(): ModelEntry | undefined {
+    const slots = [...this.#slots.values()].filter((slot) => this.#isCurrent(slot));
+    const candidates = slots.map(({ entry, stage, lastUsed }) => ({
+      entry,
+      isLoaded: stage === "loading" || stage === "loaded",
+      lastUsed,
+    }));
+    return standIn(candidates, this.#defaultEntry());
   }
 
   #throwRecentFailure(entry: ModelEntry): void {

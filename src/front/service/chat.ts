@@ -1,6 +1,6 @@
 import type { ChatEvent, ChatRequest, FinishReason, Usage } from "#core/contract";
 import { OmlxError } from "#core/contract";
-import type { Pool } from "#front/pool";
+import type { Lease, Pool } from "#front/pool";
 
 /**
  * Answers a conversation. The last event is always "end"; errors are thrown.
@@ -19,10 +19,17 @@ export async function* streamChat(
   const prompt = await text.encode(request, engine.info); // words → token ids
   const reader = text.reader(request, prompt); // token ids → words
   for await (const token of engine.generate(prompt, signal)) {
-    yield* reader.read(token);
+    for (const event of reader.read(token)) yield withNotes(event, lease, request);
     if (reader.stopped) break; // a stop string was met: leaving the loop cancels the request
   }
   yield* reader.end();
+}
+
+/** The first event also tells when another model answers than the one that was asked for. */
+function withNotes(event: ChatEvent, lease: Lease, { model }: ChatRequest): ChatEvent {
+  if (event.kind !== "start" || !lease.isStandIn) return event;
+  const note = `model ${JSON.stringify(model.slice(0, 80))} is not here, "${lease.entry.id}" answers`;
+  return { ...event, warnings: [note, ...event.warnings] };
 }
 
 /** A whole answer. */

@@ -5,3 +5,4 @@
  * - A request holds a lease on its model from before encoding until its last event.
  */
 export * from "./chat.ts";
+export * from "./count-tokens.ts";

@@ -60,6 +60,56 @@ describe("createApp()", () => {
     expect((await send("OPTIONS", "/health")).status).toBe(204);
   });
 
+  test("createApp() tells errors in Anthropic's shape on Anthropic's routes", async () => {
+    const big = JSON.stringify({ text: "x".repeat(2000) });
+    const field = JSON.stringify({ max_tokens: 1, messages: [{ role: "user", content: 5 }] });
+    const no_limit = JSON.stringify({ messages: [{ role: "user", content: "x" }] });
+    const model = JSON.stringify({ ...JSON.parse(no_limit), max_tokens: 1, model: "x" });
+    const cases: [string, string, RequestInit, number, string, RegExp][] = [
+      ["POST", "/v1/messages", { body: "{" }, 400, "invalid_request_error", /line 1, column 2/],
+      ["POST", "/v1/messages", { body: field }, 400, "invalid_request_error", /content/],
+      ["POST", "/v1/messages", { body: no_limit }, 400, "invalid_request_error", /max_tokens/],
+      ["POST", "/v1/messages?beta=true", { body: model }, 404, "not_found_error", /"x" not found/],
+      ["POST", "/v1/messages/count_tokens", { body: model }, 404, "not_found_error", /"x"/],
+      ["POST", "/v1/messages", { body: big }, 413, "request_too_large", /larger than/],
+      [
+        "POST",
+        "/v1/messages",
+        { body: "{}", headers: { "content-encoding": "x" } },
+        415,
+        "invalid_request_error",
+        /encoding/,
+      ],
+      ["GET", "/v1/messages", {}, 405, "invalid_request_error", /POST/],
+      ["POST", "/v1/messages/batches", { body: "{}" }, 404, "not_found_error", /No such route/],
+      [
+        "POST",
+        "/v1/messages",
+        { body: "a=b", headers: { origin: "https://evil.example" } },
+        403,
+        "permission_error",
+        /another site/,
+      ],
+    ];
+    for (const [method, path, init, status, type, message] of cases) {
+      const response = await send(method, path, init);
+      const body = (await response.json()) as { request_id: string };
+      expect<unknown[]>([path, response.status, body]).toEqual([
+        path,
+        status,
+        {
+          type: "error",
+          error: { type, message: expect.stringMatching(message) },
+          request_id: expect.stringMatching(/^req_[0-9a-f]{24}$/),
+        },
+      ]);
+      expect(response.headers.get("request-id")).toBe(body.request_id);
+    }
+    const locked = await send("POST", "/v1/messages", { body: "{}" }, KEY);
+    expect(locked.status).toBe(401);
+    expect(await locked.json()).toMatchObject({ error: { type: "authentication_error" } });
+  });
+
   test("createApp() checks keys before anything else", async () => {
     for (const path of ["/v1/models", "/nope", "/v1/chat/completions"]) {
       expect((await told(await send("GET", path, {}, KEY))).status).toBe(401);

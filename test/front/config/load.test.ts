@@ -69,6 +69,15 @@ describe("loadSettings()", () => {
     expect(load([], { OMLX_MODEL_DIR: " /x , ,/y" }).settings.modelDir).toEqual(["/x", "/y"]);
   });
 
+  test("reads a switch from every source", () => {
+    expect(load([]).settings.modelFallback).toBe(false);
+    expect(load(["--model-fallback", "on"]).settings.modelFallback).toBe(true);
+    expect(load([], { OMLX_MODEL_FALLBACK: "off" }).settings.modelFallback).toBe(false);
+    const file = (value: unknown) => JSON.stringify({ model: { model_fallback: value } });
+    expect(load([], {}, file(true)).settings.modelFallback).toBe(true);
+    expect(load([], {}, file(1)).warnings[0]).toContain("must be on or off");
+  });
+
   test("keeps models below the base folder", () => {
     const { settings } = load(["--base-path", "/data"]);
     expect(settings.basePath).toBe("/data");
@@ -92,6 +101,7 @@ describe("loadSettings()", () => {
     [[], { OMLX_PORT: "8k" }, 'OMLX_PORT "8k"'],
     [["--log-level", "loud"], {}, "one of trace, debug, info, warning, error"],
     [["--kernels", "fast"], {}, "one of native, stock"],
+    [["--model-fallback", "maybe"], {}, "on or off"],
     [[], { OMLX_BODY_LIMIT: "much" }, "512MB"],
     [["--host="], {}, "--host"],
   ])("names the place and the value of %p %p", (args, env, expected) => {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import type { ModelEntry } from "#core/contract";
-import { findByName, modelNotFound } from "../../../src/front/pool/names.ts";
+import { findByName, modelNotFound, standIn } from "../../../src/front/pool/names.ts";
 
 const entry = (id: string, problem?: string): ModelEntry => ({
   id,
@@ -29,6 +29,9 @@ describe("findByName()", () => {
     ["ORG/PHI", "org/Phi"],
     ["solo", "one/Solo"],
     ["elsewhere/Solo", "one/Solo"],
+    ["qwen3[1m]", "qwen3"],
+    ["omlx/QWEN3[200K]", "Qwen3"],
+    ["solo[1m]", "one/Solo"],
   ])("takes %p for %p", (name, id) => expect(find(name)).toBe(id));
 
   test.each([
@@ -42,8 +45,39 @@ describe("findByName()", () => {
     "/models/Qwen3",
     "Qwen3\0",
     "__proto__",
+    "[1m]",
+    "qwen3[1m]x",
+    "qwen3[m]",
+    "claude-opus-4-5",
     "x".repeat(10_000),
   ])("finds nothing for %p", (name) => expect(find(name)).toBeUndefined());
+});
+
+describe("standIn()", () => {
+  const [first, second] = ENTRIES as [ModelEntry, ModelEntry];
+  const of = (entry: ModelEntry, isLoaded: boolean, lastUsed = 0) => ({
+    entry,
+    isLoaded,
+    lastUsed,
+  });
+
+  test("takes the default model when nothing is loaded, or when it is", () => {
+    expect(standIn([], first)).toBe(first);
+    expect(standIn([of(first, false), of(second, false)], first)).toBe(first);
+    expect(standIn([of(second, true, 9), of(first, true, 1)], first)).toBe(first);
+    expect(standIn([], undefined)).toBeUndefined();
+  });
+
+  test("takes the loaded model that was used last, rather than load a second one", () => {
+    const third = entry("third");
+    expect(standIn([of(second, true, 1), of(third, true, 2)], first)).toBe(third);
+    expect(standIn([of(second, true)], undefined)).toBe(second);
+  });
+
+  test("takes no model that cannot chat", () => {
+    const embedder: ModelEntry = { ...entry("embedder"), kind: "embedding" };
+    expect(standIn([of(embedder, true, 5)], first)).toBe(first);
+  });
 });
 
 test("modelNotFound() lists what can be used and cuts what was asked for", () => {
