@@ -74,6 +74,8 @@ export interface ChatRequest extends AnswerOptions {
   readonly tools: readonly Tool[];
   readonly toolChoice: ToolChoice;
   readonly parallelToolCalls: boolean;
+  /** Calls stay in the text as the model writes them. */
+  readonly rawCalls?: boolean | undefined;
   /** null: free text. */
   readonly format: OutputFormat | null;
   readonly thinking: Thinking;

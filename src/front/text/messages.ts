@@ -1,5 +1,6 @@
 import type { ErrorData } from "#core/contract";
 import type { GenerationDefaults } from "#core/formats";
+import type { SpeechFacts } from "./speech.ts";
 import type { Conversation } from "./template/conversation.ts";
 import type { Vocabulary } from "./vocabulary.ts";
 
@@ -21,6 +22,7 @@ export interface LoadedText {
   /** Of config.json, generation_config.json and the tokenizer. */
   readonly eosIds: readonly number[];
   readonly generation: GenerationDefaults;
+  readonly speech: SpeechFacts;
   /** Added tokens that are text. */
   readonly addedIds: readonly number[];
   readonly controls: readonly (readonly [text: string, id: number])[];

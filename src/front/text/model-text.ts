@@ -2,7 +2,9 @@ import { join } from "node:path";
 import { invalidRequest, OmlxError } from "#core/contract";
 import { readJsonFile, readModelFolder } from "#core/formats";
 import { type AddedToken, TokenTrie } from "./added-tokens.ts";
+import { dialectOf, thoughtsOf } from "./dialects/table.ts";
 import type { LoadedText } from "./messages.ts";
+import type { SpeechFacts } from "./speech.ts";
 import { type ControlTokens, type Conversation, toTemplateInput } from "./template/conversation.ts";
 import { findTemplates, type TemplateSources } from "./template/find.ts";
 import { ChatTemplate } from "./template/render.ts";
@@ -49,8 +51,31 @@ export class ModelText {
       eosIds: [...new Set(eos === undefined ? eosIds : [...eosIds, eos])],
       generation,
       addedIds: addedTokens.filter((t) => !t.isSpecial).map((t) => t.id),
+      speech: this.#speechOf(templates),
       controls: addedTokens.filter((t) => t.isSpecial).map((t) => [t.content, t.id]),
       newlineIds: this.tokenizer.encode("\n"),
+    };
+  }
+
+  #speechOf(templates: TemplateSources | null): SpeechFacts {
+    const { addedTokens } = this.tokenizer;
+    const template = `${templates?.default ?? ""}${templates?.toolUse ?? ""}`;
+    const ids = new Map(addedTokens.map((token) => [token.content, token.id]));
+    const dialect = dialectOf(template);
+    const thoughts = thoughtsOf(dialect, template, (text) => ids.has(text));
+    const texts = [
+      ...dialect.begins,
+      ...(dialect.markers ?? []),
+      ...(thoughts === null ? [] : [thoughts.begin, thoughts.end]),
+    ];
+    return {
+      dialect: dialect.name,
+      thoughts:
+        thoughts === null ? null : { ...thoughts, endIds: this.tokenizer.encode(thoughts.end) },
+      markers: texts.flatMap((text) => {
+        const id = ids.get(text);
+        return id === undefined ? [] : [[text, id] as const];
+      }),
     };
   }
 

@@ -9,6 +9,7 @@ import { textOfTokens } from "./logprobs.ts";
 import type { LoadedText } from "./messages.ts";
 import { type ModelFacts, stopTextsOf, toTokenRequest } from "./prompt.ts";
 import { createReader, type Reader } from "./reader.ts";
+import { Speech } from "./speech.ts";
 import { TextWorker } from "./text-worker.ts";
 
 /** A loaded model's words: its tokenizer and chat template, in a Worker of its own. */
@@ -85,6 +86,7 @@ class WorkerTextModel implements TextModel {
   readonly #worker: TextWorker;
   readonly #loaded: LoadedText;
   readonly #facts: ModelFacts;
+  readonly #speech: Speech;
 
   constructor(worker: TextWorker, loaded: LoadedText) {
     this.#worker = worker;
@@ -95,6 +97,7 @@ class WorkerTextModel implements TextModel {
       controlIds: new Map(loaded.controls),
       newlineIds: loaded.newlineIds,
     };
+    this.#speech = new Speech(loaded.speech, loaded.vocabulary);
   }
 
   get eosIds(): readonly number[] {
@@ -136,7 +139,9 @@ class WorkerTextModel implements TextModel {
   }
 
   reader(request: ChatRequest, prompt: TokenRequest): Reader {
-    return this.rawReader(request, prompt);
+    const stopTexts = stopTextsOf(request, this.#facts);
+    const reading = this.#speech.reading(request, prompt);
+    return createReader(this.#loaded.vocabulary, request, prompt, stopTexts, reading);
   }
 
   rawReader(options: AnswerOptions, prompt: TokenRequest): Reader {

@@ -3,11 +3,16 @@ import type {
   ChatEvent,
   FinishReason,
   TokenEvent,
+  TokenFinish,
+  TokenLogprob,
   TokenRequest,
   TokenUsage,
 } from "#core/contract";
 import { Detokenizer } from "./detokenizer.ts";
+import { Sink } from "./dialects/sink.ts";
+import { type Parse, Source, withoutSentinels } from "./dialects/source.ts";
 import { LogprobQueue, logprobInWords } from "./logprobs.ts";
+import { type Reading, TEXT_ONLY } from "./speech.ts";
 import { StopFilter } from "./stop-filter.ts";
 import type { Vocabulary } from "./vocabulary.ts";
 
@@ -22,34 +27,41 @@ export interface Reader {
 }
 
 /**
- * Detokenizes, then ends the text at the first stop string. However the tokens are spread over events, the text is the
- * same.
+ * Detokenizes, tells thoughts and calls from text, then ends the text at the first stop string. However the tokens are
+ * spread over events, the answer is the same.
  *
  * @param stopTexts stop strings that are single control tokens, by id: they end the answer downstairs
+ * @param reading   how the model writes what is more than text
  */
 export function createReader(
   vocabulary: Vocabulary,
   request: Pick<AnswerOptions, "stop">,
   prompt: TokenRequest,
   stopTexts: ReadonlyMap<number, string>,
+  reading: Reading = TEXT_ONLY,
 ): Reader {
-  return new TextReader(vocabulary, request, prompt, stopTexts);
+  return new TextReader(vocabulary, request, prompt, stopTexts, reading);
 }
 
 class TextReader implements Reader {
   readonly #vocabulary: Vocabulary;
   readonly #detokenizer: Detokenizer;
   readonly #filter: StopFilter;
+  readonly #reading: Reading;
+  readonly #source: Source;
+  readonly #sink: Sink;
+  readonly #parse: Parse;
   readonly #stopTexts: ReadonlyMap<number, string>;
   readonly #promptTokens: number;
   readonly #logprobs = new LogprobQueue();
-  /** Characters that came out of the detokenizer, and those that were told. */
+  /** Characters that were fed to the source. */
   #decoded = 0;
-  #told = 0;
   #cachedTokens = 0;
+  #relaxed: string | undefined;
   #numTokens = 0;
+  #numThought = 0;
   #isStarted = false;
-  #reason: FinishReason = "stop";
+  #reason: TokenFinish = "stop";
   #stopId: number | undefined;
   #usage: TokenUsage | undefined;
 
@@ -58,26 +70,39 @@ class TextReader implements Reader {
     request: Pick<AnswerOptions, "stop">,
     prompt: TokenRequest,
     stopTexts: ReadonlyMap<number, string>,
+    reading: Reading,
   ) {
     this.#vocabulary = vocabulary;
     this.#detokenizer = new Detokenizer(vocabulary);
     this.#filter = new StopFilter(request.stop);
+    this.#reading = reading;
+    this.#source = new Source(reading.markers);
+    this.#sink = new Sink(this.#source, this.#filter, reading.calls);
+    this.#parse = reading.parse(this.#source, this.#sink);
+    this.#parse.next(); // up to where it waits for text
     this.#stopTexts = stopTexts;
     this.#promptTokens = prompt.promptIds.length;
   }
 
   get stopped(): boolean {
-    return this.#filter.found !== undefined;
+    return this.#sink.isDone;
   }
 
   *read(event: TokenEvent): Generator<ChatEvent> {
-    if (event.kind === "prefill") this.#cachedTokens = event.cached ?? this.#cachedTokens;
+    if (event.kind === "prefill") {
+      this.#cachedTokens = event.cached ?? this.#cachedTokens;
+      this.#relaxed ??= event.relaxed;
+    }
     yield* this.#start();
     switch (event.kind) {
       case "prefill":
         break;
       case "tokens":
-        yield* this.#readTokens(event);
+        for (const [i, id] of event.ids.entries()) {
+          if (this.stopped) break; // computed past the end: neither shown nor counted
+          this.#readToken(id, event.logprobs?.[i]);
+        }
+        yield* this.#tell();
         break;
       case "finish":
         if (this.stopped) break;
@@ -90,20 +115,25 @@ class TextReader implements Reader {
 
   *end(): Generator<ChatEvent> {
     yield* this.#start();
-    // the detokenizer's rest may complete a stop string, the filter's rest cannot
-    yield* this.#say(this.#filter.push(this.#detokenizer.end()) + this.#filter.end());
-    const rest = this.stopped ? [] : this.#logprobs.takeBefore(Number.POSITIVE_INFINITY);
+    if (!this.stopped) {
+      this.#feed(withoutSentinels(this.#detokenizer.end()));
+      this.#source.finish(this.#reason);
+      this.#parse.next();
+      this.#sink.end();
+    }
+    yield* this.#tell();
+    const isText = !this.stopped && this.#numThought === 0 && this.#sink.numComplete === 0;
+    const rest = isText ? this.#logprobs.takeBefore(Number.POSITIVE_INFINITY) : [];
     if (rest.length > 0) yield { kind: "text", text: "", logprobs: rest };
-    const stop = this.#filter.found ?? this.#stopTexts.get(this.#stopId ?? -1);
     yield {
       kind: "end",
-      reason: this.stopped ? "stop" : this.#reason,
-      stop,
+      reason: this.#finishReason(),
+      stop: this.#filter.found ?? this.#stopTexts.get(this.#stopId ?? -1),
       usage: {
         promptTokens: this.#usage?.promptTokens ?? this.#promptTokens,
         cachedTokens: this.#usage?.cachedTokens ?? this.#cachedTokens,
         completionTokens: this.#usage?.completionTokens ?? this.#numTokens,
-        reasoningTokens: 0,
+        reasoningTokens: this.#numThought,
       },
     };
   }
@@ -115,28 +145,41 @@ class TextReader implements Reader {
       kind: "start",
       promptTokens: this.#promptTokens,
       cachedTokens: this.#cachedTokens,
-      warnings: [],
+      warnings: [
+        ...this.#reading.warnings,
+        ...(this.#relaxed === undefined ? [] : [this.#relaxed]),
+      ],
     };
   }
 
-  *#readTokens({ ids, logprobs }: Extract<TokenEvent, { kind: "tokens" }>): Generator<ChatEvent> {
-    let text = "";
-    for (const [i, id] of ids.entries()) {
-      if (this.stopped) break; // computed past the stop string: neither shown nor counted
-      this.#numTokens++;
-      const logprob = logprobs?.[i];
+  #readToken(id: number, logprob: TokenLogprob | undefined): void {
+    this.#numTokens++;
+    const wasThought = this.#sink.isThinking;
+    const marker = this.#reading.markerText(id);
+    if (marker === undefined) {
       if (logprob) this.#logprobs.push(this.#decoded, logprobInWords(this.#vocabulary, logprob));
-      const piece = this.#detokenizer.push(id);
-      this.#decoded += piece.length;
-      text += this.#filter.push(piece);
-    }
-    yield* this.#say(text);
+      this.#feed(withoutSentinels(this.#detokenizer.push(id)));
+    } else this.#feed(withoutSentinels(this.#detokenizer.end()) + marker);
+    if (wasThought || this.#sink.isThinking) this.#numThought++;
   }
 
-  *#say(text: string): Generator<ChatEvent> {
+  #feed(text: string): void {
     if (text === "") return;
-    this.#told += text.length;
-    const logprobs = this.#logprobs.takeBefore(this.#told);
-    yield logprobs.length > 0 ? { kind: "text", text, logprobs } : { kind: "text", text };
+    this.#decoded += text.length;
+    this.#source.feed(text);
+    this.#parse.next();
+  }
+
+  /** What is certain now; text with the log-probabilities of its tokens, those of other tokens are left out. */
+  *#tell(): Generator<ChatEvent> {
+    for (const { event, end } of this.#sink.drain()) {
+      const logprobs = this.#logprobs.takeBefore(end);
+      yield event.kind === "text" && logprobs.length > 0 ? { ...event, logprobs } : event;
+    }
+  }
+
+  #finishReason(): FinishReason {
+    const reason = this.stopped ? "stop" : this.#reason;
+    return reason === "stop" && this.#sink.numComplete > 0 ? "tool_calls" : reason;
   }
 }

@@ -32,6 +32,11 @@ export class StopFilter {
     return this.#found;
   }
 
+  /** How many characters are held back. */
+  get numHeld(): number {
+    return this.#held.length;
+  }
+
   /** The part of the text that is certain. Text after a stop string is dropped. */
   push(text: string): string {
     if (this.#found !== undefined) return "";
