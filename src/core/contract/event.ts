@@ -20,6 +20,8 @@ export interface TextLogprob {
 
 /** A generated token with the most probable ones at its place, best first. */
 export interface ChosenLogprob extends TextLogprob {
+  /** Where the token's text begins in what was generated, in characters (code points). */
+  readonly offset: number;
   readonly top: readonly TextLogprob[];
 }
 

@@ -1,6 +1,7 @@
 import type { ChatEvent, Usage } from "#core/contract";
 import { toErrorData } from "#core/contract";
 import { log } from "#core/log";
+import { totalUsage } from "#front/service";
 import type { OpenRequests } from "./open-requests.ts";
 
 export interface Observed {
@@ -9,23 +10,28 @@ export interface Observed {
   readonly route: string;
   readonly model: string;
   readonly stream: boolean;
+  /** Choices that share a prompt, which is counted once; 1 if not given. */
+  readonly perPrompt?: number;
 }
 
 /** Passes events on, keeps the request among the open ones while it runs, and logs one line at its end. */
-export async function* observe(
-  events: AsyncIterable<ChatEvent>,
+export async function* observe<E extends ChatEvent & { readonly choice?: number }>(
+  events: AsyncIterable<E>,
   request: Observed,
   open: OpenRequests,
-): AsyncGenerator<ChatEvent> {
+): AsyncGenerator<E> {
   using _ = open.enter();
   const start = performance.now();
   let firstAt: number | undefined;
-  let end: { reason: string; usage: Usage } | undefined;
+  let reason: string | undefined;
+  const usages: Usage[] = [];
   let failure: unknown;
   try {
     for await (const event of events) {
-      if (event.kind === "end") end = event;
-      else if (event.kind !== "start") firstAt ??= performance.now();
+      if (event.kind === "end") {
+        reason = event.reason;
+        usages[event.choice ?? 0] = event.usage;
+      } else if (event.kind !== "start") firstAt ??= performance.now();
       yield event;
     }
   } catch (error) {
@@ -34,18 +40,21 @@ export async function* observe(
   } finally {
     const now = performance.now();
     const error = failure === undefined ? undefined : toErrorData(failure);
+    const usage =
+      reason === undefined ? undefined : totalUsage(Object.values(usages), request.perPrompt ?? 1);
     const write = error && error.code !== "cancelled" ? log.warning : log.info;
     write(request.route, {
       id: request.id,
       model: request.model,
       stream: request.stream,
-      end: end?.reason ?? error?.code ?? "cancelled",
+      choices: usages.length > 1 ? usages.length : undefined,
+      end: error?.code ?? reason ?? "cancelled",
       error: error && error.code !== "cancelled" ? error.message : undefined,
-      prompt: end?.usage.promptTokens,
-      cached: end?.usage.cachedTokens,
-      tokens: end?.usage.completionTokens,
+      prompt: usage?.promptTokens,
+      cached: usage?.cachedTokens,
+      tokens: usage?.completionTokens,
       ttft_ms: firstAt === undefined ? undefined : Math.round(firstAt - start),
-      tok_s: end && speed(end.usage.completionTokens, firstAt, now),
+      tok_s: usage && speed(usage.completionTokens, firstAt, now),
       ms: Math.round(now - start),
     });
   }

@@ -17,10 +17,12 @@ export class Warnings {
     this.#texts = [...texts];
   }
 
-  /** Passes events on and keeps what the first one warns of. */
-  async *watch(events: AsyncIterable<ChatEvent>): AsyncGenerator<ChatEvent> {
+  /** Passes events on and keeps what the first ones warn of. */
+  async *watch<E extends ChatEvent>(events: AsyncIterable<E>): AsyncGenerator<E> {
     for await (const event of events) {
-      if (event.kind === "start") this.#texts.push(...event.warnings);
+      if (event.kind === "start") {
+        this.#texts.push(...event.warnings.filter((text) => !this.#texts.includes(text)));
+      }
       yield event;
     }
   }

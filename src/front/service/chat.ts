@@ -1,4 +1,11 @@
-import type { ChatEvent, ChatRequest, FinishReason, Usage } from "#core/contract";
+import type {
+  ChatEvent,
+  ChatRequest,
+  ChosenLogprob,
+  FinishReason,
+  TokenRequest,
+  Usage,
+} from "#core/contract";
 import { OmlxError } from "#core/contract";
 import type { Lease, Pool } from "#front/pool";
 
@@ -18,15 +25,35 @@ export async function* streamChat(
   const { text, engine } = lease;
   const prompt = await text.encode(request, engine.info); // words → token ids
   const reader = text.reader(request, prompt); // token ids → words
-  for await (const token of engine.generate(prompt, signal)) {
-    for (const event of reader.read(token)) yield withNotes(event, lease, request);
+  yield* continuePrompt(lease, request.model, { prompt, reader }, signal);
+}
+
+/** A prompt that is continued, and who reads what comes. */
+export interface Continuation {
+  readonly prompt: TokenRequest;
+  readonly reader: ReturnType<Lease["text"]["reader"]>;
+}
+
+/**
+ * Generates until the engine or the reader ends; leaving early or aborting `signal` cancels the work.
+ *
+ * @param model the model's name as the client wrote it
+ */
+export async function* continuePrompt(
+  lease: Lease,
+  model: string,
+  { prompt, reader }: Continuation,
+  signal: AbortSignal,
+): AsyncGenerator<ChatEvent> {
+  for await (const token of lease.engine.generate(prompt, signal)) {
+    for (const event of reader.read(token)) yield withNotes(event, lease, model);
     if (reader.stopped) break; // a stop string was met: leaving the loop cancels the request
   }
   yield* reader.end();
 }
 
 /** The first event also tells when another model answers than the one that was asked for. */
-function withNotes(event: ChatEvent, lease: Lease, { model }: ChatRequest): ChatEvent {
+function withNotes(event: ChatEvent, lease: Lease, model: string): ChatEvent {
   if (event.kind !== "start" || !lease.isStandIn) return event;
   const note = `model ${JSON.stringify(model.slice(0, 80))} is not here, "${lease.entry.id}" answers`;
   return { ...event, warnings: [note, ...event.warnings] };
@@ -36,6 +63,8 @@ function withNotes(event: ChatEvent, lease: Lease, { model }: ChatRequest): Chat
 export interface ChatResult {
   readonly text: string;
   readonly reasoning: string;
+  /** Of the text's tokens; empty when nobody asked. */
+  readonly logprobs: readonly ChosenLogprob[];
   readonly reason: FinishReason;
   /** The stop string that ended the text, if one did. */
   readonly stop: string | undefined;
@@ -44,9 +73,19 @@ export interface ChatResult {
 
 /** Folds the events of one conversation into its whole answer. */
 export async function collect(events: AsyncIterable<ChatEvent>): Promise<ChatResult> {
-  const text: string[] = [];
-  const reasoning: string[] = [];
-  for await (const event of events) {
+  const fold = new AnswerFold();
+  for await (const event of events) fold.add(event);
+  return fold.result();
+}
+
+/** One answer on its way to being whole. */
+export class AnswerFold {
+  readonly #text: string[] = [];
+  readonly #reasoning: string[] = [];
+  readonly #logprobs: ChosenLogprob[] = [];
+  #end: Extract<ChatEvent, { kind: "end" }> | undefined;
+
+  add(event: ChatEvent): void {
     switch (event.kind) {
       case "start":
       case "call":
@@ -54,23 +93,32 @@ export async function collect(events: AsyncIterable<ChatEvent>): Promise<ChatRes
       case "callEnd":
         break;
       case "text":
-        text.push(event.text);
+        this.#text.push(event.text);
+        this.#logprobs.push(...(event.logprobs ?? []));
         break;
       case "reasoning":
-        reasoning.push(event.text);
+        this.#reasoning.push(event.text);
         break;
       case "end":
-        return {
-          text: text.join(""),
-          reasoning: reasoning.join(""),
-          reason: event.reason,
-          stop: event.stop,
-          usage: event.usage,
-        };
+        this.#end = event;
     }
   }
-  throw new OmlxError({
-    code: "internal",
-    message: "Cannot finish the answer: the events ended without their end",
-  });
+
+  /** @throws {OmlxError} internal: the last event is missing */
+  result(): ChatResult {
+    if (this.#end === undefined) {
+      throw new OmlxError({
+        code: "internal",
+        message: "Cannot finish the answer: the events ended without their end",
+      });
+    }
+    return {
+      text: this.#text.join(""),
+      reasoning: this.#reasoning.join(""),
+      logprobs: this.#logprobs,
+      reason: this.#end.reason,
+      stop: this.#end.stop,
+      usage: this.#end.usage,
+    };
+  }
 }

@@ -1,8 +1,16 @@
 /**
- * @module What the server can do, free of any protocol. Every chat-like route runs through streamChat().
+ * @module What the server can do, free of any protocol. Every answer runs through continuePrompt().
  *
  * - A whole answer is a fold of the same events that a stream sends.
  * - A request holds a lease on its model from before encoding until its last event.
  */
 export * from "./chat.ts";
 export * from "./count-tokens.ts";
+export {
+  type ChoiceEvent,
+  type ChoicesResult,
+  collectChoices,
+  streamChoices,
+  totalUsage,
+} from "./choices.ts";
+export * from "./complete.ts";

@@ -23,16 +23,25 @@ function inWords(vocabulary: Vocabulary, id: number, logprob: number): TextLogpr
   return { id, text: decoder.decode(bytes), bytes: [...bytes], logprob };
 }
 
-/** A token's log-probability and those of its rivals, in words. */
-export function logprobInWords(vocabulary: Vocabulary, token: TokenLogprob): ChosenLogprob {
+/**
+ * A token's log-probability and those of its rivals, in words.
+ *
+ * @param offset where its text begins, in code points
+ */
+export function logprobInWords(
+  vocabulary: Vocabulary,
+  token: TokenLogprob,
+  offset: number,
+): ChosenLogprob {
   return {
     ...inWords(vocabulary, token.id, token.logprob),
+    offset,
     top: token.top.map(([id, logprob]) => inWords(vocabulary, id, logprob)),
   };
 }
 
 /**
- * Keeps tokens' log-probabilities until the text that they made is told; both are counted in characters of the text. A
+ * Keeps tokens' log-probabilities until the text that they made is told; both are counted in UTF-16 units. A
  * token that makes none goes with the text after it.
  */
 export class LogprobQueue {

@@ -54,8 +54,9 @@ class TextReader implements Reader {
   readonly #stopTexts: ReadonlyMap<number, string>;
   readonly #promptTokens: number;
   readonly #logprobs = new LogprobQueue();
-  /** Characters that were fed to the source. */
+  /** UTF-16 units that were fed to the source, and, where someone asks for log-probabilities, code points. */
   #decoded = 0;
+  #decodedPoints = 0;
   #cachedTokens = 0;
   #relaxed: string | undefined;
   #numTokens = 0;
@@ -157,8 +158,13 @@ class TextReader implements Reader {
     const wasThought = this.#sink.isThinking;
     const marker = this.#reading.markerText(id);
     if (marker === undefined) {
-      if (logprob) this.#logprobs.push(this.#decoded, logprobInWords(this.#vocabulary, logprob));
-      this.#feed(withoutSentinels(this.#detokenizer.push(id)));
+      const piece = withoutSentinels(this.#detokenizer.push(id));
+      if (logprob) {
+        const words = logprobInWords(this.#vocabulary, logprob, this.#decodedPoints);
+        this.#logprobs.push(this.#decoded, words);
+        this.#decodedPoints += [...piece].length;
+      }
+      this.#feed(piece);
     } else this.#feed(withoutSentinels(this.#detokenizer.end()) + marker);
     if (wasThought || this.#sink.isThinking) this.#numThought++;
   }

@@ -1,13 +1,13 @@
 import { describe, expect, test } from "bun:test";
-import type { ChatEvent, ChatRequest, Usage } from "#core/contract";
+import type { ChatRequest, ChosenLogprob, Usage } from "#core/contract";
 import { OmlxError } from "#core/contract";
-import { collect } from "#front/service";
+import { type ChoiceEvent, collectChoices } from "#front/service";
 import {
-  type AnswerHead,
   ChunkEncoder,
   decodeChat,
   encodeCompletion,
 } from "../../../src/front/api/openai/chat-codec.ts";
+import type { AnswerHead } from "../../../src/front/api/openai/options-codec.ts";
 import { chatBody } from "../../../src/front/api/openai/schemas.ts";
 import { validate } from "../../../src/front/api/validate.ts";
 
@@ -58,6 +58,7 @@ describe("decodeChat()", () => {
         format: null,
         thinking: {},
       },
+      n: 1,
       stream: false,
       includeUsage: false,
       ignored: [],
@@ -266,14 +267,20 @@ describe("decodeChat()", () => {
     ["a stop string of 1 MB", field({ stop: "x".repeat(1e6) }), "stop"],
     ["stream as text", field({ stream: "true" }), "stream"],
     ["n 0", field({ n: 0 }), "n"],
-    ["n 2", field({ n: 2 }), "n"],
+    ["n 129", field({ n: 129 }), "n"],
     ["tools", field({ tools: [{ type: "function", function: { name: "f" } }] }), "tools"],
     ["a required tool", field({ tool_choice: "required" }), "tool_choice"],
     ["functions", field({ functions: [{ name: "f" }] }), "functions"],
     ["JSON output", field({ response_format: { type: "json_object" } }), "response_format"],
     ["guided output", field({ guided_regex: "a+" }), "guided_regex"],
-    ["logprobs", field({ logprobs: true }), "logprobs"],
-    ["top_logprobs", field({ top_logprobs: 5 }), "top_logprobs"],
+    ["logprobs as a number", field({ logprobs: 5 }), "logprobs"],
+    ["top_logprobs alone", field({ top_logprobs: 5 }), "top_logprobs"],
+    ["21 top_logprobs", field({ logprobs: true, top_logprobs: 21 }), "top_logprobs"],
+    ["xtc_probability 2", field({ xtc_probability: 2 }), "xtc_probability"],
+    ["xtc_threshold 0.6", field({ xtc_threshold: 0.6 }), "xtc_threshold"],
+    ["no repetition context", field({ repetition_context_size: 0 }), "repetition_context_size"],
+    ["moderation", field({ moderation: { model: "x" } }), "moderation"],
+    ["a partial question", { messages: [{ ...HELLO[0], partial: true }] }, "messages[0].partial"],
     ["sound as output", field({ modalities: ["text", "audio"] }), "modalities"],
     ["a model that is a number", field({ model: 5 }), "model"],
     ["template arguments as a list", field({ chat_template_kwargs: [] }), "chat_template_kwargs"],
@@ -314,18 +321,46 @@ const WIRE_USAGE = {
     rejected_prediction_tokens: 0,
   },
 };
-const SCRIPT: ChatEvent[] = [
-  { kind: "start", promptTokens: 10, cachedTokens: 0, warnings: [] },
-  { kind: "reasoning", text: "Hm" },
-  { kind: "text", text: 'a"\n' },
-  { kind: "text", text: "b\u2028" },
-  { kind: "end", reason: "length", usage: USAGE },
+const SCRIPT: ChoiceEvent[] = [
+  { kind: "start", promptTokens: 10, cachedTokens: 0, warnings: [], choice: 0 },
+  { kind: "reasoning", text: "Hm", choice: 0 },
+  { kind: "text", text: 'a"\n', choice: 0 },
+  { kind: "text", text: "b\u2028", choice: 0 },
+  { kind: "end", reason: "length", usage: USAGE, choice: 0 },
 ];
+const ANSWER: ChosenLogprob = {
+  id: 5,
+  text: "\uFFFD",
+  bytes: [0xc3],
+  offset: 0,
+  logprob: Number.NEGATIVE_INFINITY,
+  top: [{ id: 6, text: "b", bytes: [98], logprob: -0.25 }],
+};
+/** Two choices side by side, the second one with log-probabilities. */
+const PAIR: ChoiceEvent[] = [
+  { kind: "start", promptTokens: 10, cachedTokens: 0, warnings: [], choice: 1 },
+  { kind: "start", promptTokens: 10, cachedTokens: 0, warnings: [], choice: 0 },
+  { kind: "text", text: "b", logprobs: [ANSWER], choice: 1 },
+  { kind: "text", text: "a", choice: 0 },
+  { kind: "end", reason: "length", usage: { ...USAGE, cachedTokens: 10 }, choice: 1 },
+  { kind: "end", reason: "stop", usage: USAGE, choice: 0 },
+];
+const WIRE_LOGPROBS = {
+  content: [
+    {
+      token: "\uFFFD",
+      logprob: -9999,
+      bytes: [0xc3],
+      top_logprobs: [{ token: "b", logprob: -0.25, bytes: [98] }],
+    },
+  ],
+  refusal: null,
+};
 
-const chunks = (includeUsage: boolean) => {
-  const encoder = new ChunkEncoder(HEAD, includeUsage);
-  return [encoder.start(), ...SCRIPT.flatMap((event) => [...encoder.encode(event)])].map((json) =>
-    JSON.parse(json),
+const chunks = (includeUsage: boolean, script = SCRIPT, n = 1) => {
+  const encoder = new ChunkEncoder(HEAD, { includeUsage, n });
+  return [...encoder.start(), ...script.flatMap((event) => [...encoder.encode(event)])].map(
+    (json) => JSON.parse(json),
   );
 };
 
@@ -359,19 +394,53 @@ describe("ChunkEncoder", () => {
   });
 
   test("ChunkEncoder writes one line per chunk", () => {
-    const encoder = new ChunkEncoder(HEAD, false);
-    const [json] = encoder.encode({ kind: "text", text: "line\nline\r\n" });
+    const encoder = new ChunkEncoder(HEAD, { includeUsage: false, n: 1 });
+    const [json] = encoder.encode({ kind: "text", text: "line\nline\r\n", choice: 0 });
     expect(json).not.toMatch(/[\r\n]/);
+  });
+
+  test("ChunkEncoder numbers choices, and tells their usage together after the last end", () => {
+    const all = chunks(true, PAIR, 2);
+    const [last] = all.splice(-1);
+    expect(
+      all.map(({ choices: [{ index, delta, logprobs, finish_reason }] }) => [
+        index,
+        delta.content,
+        logprobs,
+        finish_reason,
+      ]),
+    ).toEqual([
+      [0, "", null, null],
+      [1, "", null, null],
+      [1, "b", WIRE_LOGPROBS, null],
+      [0, "a", null, null],
+      [1, undefined, null, "length"],
+      [0, undefined, null, "stop"],
+    ]);
+    expect(last.usage).toMatchObject({ prompt_tokens: 10, completion_tokens: 6, total_tokens: 16 });
+    expect(last.usage.prompt_tokens_details.cached_tokens).toBe(4);
   });
 });
 
 describe("encodeCompletion()", () => {
-  const scripted = async function* () {
-    yield* SCRIPT;
+  const scripted = async function* (script = SCRIPT) {
+    yield* script;
   };
 
+  test("encodeCompletion() has all choices in their order, with log-probabilities", async () => {
+    const { choices, usage } = encodeCompletion(HEAD, await collectChoices(scripted(PAIR), 2));
+    expect(
+      choices.map((choice) => [choice.index, choice.message.content, choice.finish_reason]),
+    ).toEqual([
+      [0, "a", "stop"],
+      [1, "b", "length"],
+    ]);
+    expect<unknown>(choices[1]?.logprobs).toEqual(WIRE_LOGPROBS);
+    expect(usage).toMatchObject({ prompt_tokens: 10, completion_tokens: 6, total_tokens: 16 });
+  });
+
   test("encodeCompletion() has every field of a chat.completion", async () => {
-    expect(encodeCompletion(HEAD, await collect(scripted()))).toEqual({
+    expect(encodeCompletion(HEAD, await collectChoices(scripted(), 1))).toEqual({
       id: "chatcmpl-1",
       object: "chat.completion",
       created: 7,

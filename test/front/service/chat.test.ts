@@ -4,6 +4,8 @@ import { collect } from "#front/service";
 
 const usage: Usage = { promptTokens: 2, cachedTokens: 0, completionTokens: 3, reasoningTokens: 0 };
 
+const LOGPROB = { id: 7, text: "b", bytes: [98], offset: 0, logprob: -0.5, top: [] };
+
 async function* scripted(...events: ChatEvent[]) {
   yield* events;
 }
@@ -14,13 +16,20 @@ describe("collect()", () => {
       scripted(
         { kind: "start", promptTokens: 2, cachedTokens: 0, warnings: [] },
         { kind: "reasoning", text: "a" },
-        { kind: "text", text: "b" },
+        { kind: "text", text: "b", logprobs: [LOGPROB] },
         { kind: "reasoning", text: "c" },
         { kind: "text", text: "d" },
         { kind: "end", reason: "stop", stop: "x", usage },
       ),
     );
-    expect(result).toEqual({ text: "bd", reasoning: "ac", reason: "stop", stop: "x", usage });
+    expect(result).toEqual({
+      text: "bd",
+      reasoning: "ac",
+      logprobs: [LOGPROB],
+      reason: "stop",
+      stop: "x",
+      usage,
+    });
   });
 
   test("collect() refuses events that stop without an end", async () => {

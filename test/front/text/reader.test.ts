@@ -188,6 +188,7 @@ describe("Reader.read()", () => {
       id: 256,
       text: "lo wo",
       bytes: bytesOf("lo wo"),
+      offset: 3,
       logprob: -3,
       top: [{ id: 65, text: "A", bytes: [65], logprob: -0.5 }],
     });

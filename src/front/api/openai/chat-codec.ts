@@ -1,17 +1,26 @@
 import {
   CHAT_DEFAULTS,
-  type ChatEvent,
   type ChatRequest,
+  type ChosenLogprob,
   type FinishReason,
   invalidRequest,
   type Message,
   type Part,
   type Role,
-  type SamplingParams,
+  type TextLogprob,
   type ToolCall,
   type Usage,
 } from "#core/contract";
-import type { ChatResult } from "#front/service";
+import { type ChatResult, type ChoiceEvent, type ChoicesResult, totalUsage } from "#front/service";
+import {
+  type AnswerHead,
+  decodeOptions,
+  encodeUsage,
+  finiteLogprob,
+  neutral,
+  refuseUnserved,
+  unknownFields,
+} from "./options-codec.ts";
 import {
   CHAT_FIELDS,
   type ChatBody,
@@ -25,6 +34,8 @@ import {
 /** A request in our words, and what of it was left aside. */
 export interface DecodedChat {
   readonly request: ChatRequest;
+  /** How many answers to it. */
+  readonly n: number;
   readonly stream: boolean;
   readonly includeUsage: boolean;
   /** Paths of fields that were not understood. */
@@ -42,11 +53,12 @@ const ROLES: Readonly<Record<WireMessage["role"], Role>> = {
 
 /** @throws {OmlxError} invalid_request with `param` */
 export function decodeChat(body: ChatBody): DecodedChat {
-  refuseUnserved(body);
-  const ignored = Object.keys(body).filter((key) => !CHAT_FIELDS.has(key));
+  refuseUnserved(body, UNSERVED);
+  const ignored = unknownFields(body, CHAT_FIELDS);
   const messages = body.messages.map((message, i) =>
     decodeMessage(message, `messages[${i}]`, ignored),
   );
+  checkPartial(body);
   const templateKwargs: Record<string, unknown> = { ...body.chat_template_kwargs };
   if (body.reasoning_effort != null) templateKwargs["reasoning_effort"] ??= body.reasoning_effort;
   const request: ChatRequest = {
@@ -54,61 +66,54 @@ export function decodeChat(body: ChatBody): DecodedChat {
     model: body.model ?? "",
     messages,
     templateKwargs,
-    sampling: decodeSampling(body),
+    ...decodeOptions(body),
     maxTokens: body.max_completion_tokens ?? body.max_tokens ?? undefined,
-    minTokens: body.min_tokens ?? 0,
-    ignoreEos: body.ignore_eos ?? false,
-    stop: decodeStop(body.stop),
-    lane: body.service_tier === "flex" ? "background" : "interactive",
+    topLogprobs: decodeTopLogprobs(body),
   };
   return {
     request,
+    n: body.n ?? 1,
     stream: body.stream ?? false,
     includeUsage: body.stream_options?.include_usage ?? false,
     ignored,
   };
 }
 
-const isNothing = (value: unknown): boolean =>
-  value == null || value === false || (Array.isArray(value) && value.length === 0);
-const oneOf =
-  (...values: unknown[]) =>
-  (value: unknown): boolean =>
-    value == null || values.includes(value);
+/** An assistant message at the end is continued in any case. */
+function checkPartial({ messages }: ChatBody): void {
+  const at = messages.findIndex(
+    ({ partial, role }, i) => partial === true && (role !== "assistant" || i < messages.length - 1),
+  );
+  if (at < 0) return;
+  const path = `messages[${at}].partial`;
+  throw invalidRequest("Only an assistant message at the end can be continued", path);
+}
+
+function decodeTopLogprobs({ logprobs, top_logprobs }: ChatBody): number | null {
+  if (logprobs === true) return top_logprobs ?? 0;
+  if (!top_logprobs) return null;
+  throw invalidRequest('"top_logprobs" needs "logprobs": true', "top_logprobs");
+}
 
 /** A field that is not served, and the values of it that ask for nothing. */
 const UNSERVED: Readonly<Record<string, (value: unknown, body: ChatBody) => boolean>> = {
-  n: oneOf(1),
-  tools: (value, body) => isNothing(value) || body.tool_choice === "none",
-  tool_choice: oneOf("none", "auto"),
-  functions: (value, body) => isNothing(value) || body.function_call === "none",
-  function_call: oneOf("none", "auto"),
+  tools: (value, body) => neutral()(value) || body.tool_choice === "none",
+  tool_choice: neutral("none", "auto"),
+  functions: (value, body) => neutral()(value) || body.function_call === "none",
+  function_call: neutral("none", "auto"),
   response_format: (value) =>
     value == null || (typeof value === "object" && "type" in value && value.type === "text"),
-  structured_outputs: isNothing,
-  guided_json: isNothing,
-  guided_regex: isNothing,
-  guided_choice: isNothing,
-  guided_grammar: isNothing,
-  logprobs: isNothing,
-  top_logprobs: oneOf(0),
+  structured_outputs: neutral(),
+  guided_json: neutral(),
+  guided_regex: neutral(),
+  guided_choice: neutral(),
+  guided_grammar: neutral(),
   modalities: (value) =>
-    isNothing(value) || (Array.isArray(value) && value.every((item) => item === "text")),
-  audio: isNothing,
-  web_search_options: isNothing,
+    neutral()(value) || (Array.isArray(value) && value.every((item) => item === "text")),
+  audio: neutral(),
+  web_search_options: neutral(),
+  moderation: neutral(),
 };
-
-function refuseUnserved(body: ChatBody): void {
-  for (const [field, isNeutral] of Object.entries(UNSERVED)) {
-    if (isNeutral(body[field], body)) continue;
-    throw invalidRequest(
-      field === "n"
-        ? 'Only one choice per request is served: "n" must be 1'
-        : `"${field}" is not served`,
-      field,
-    );
-  }
-}
 
 function decodeMessage(wire: WireMessage, path: string, ignored: string[]): Message {
   for (const key of Object.keys(wire)) if (!MESSAGE_FIELDS.has(key)) ignored.push(`${path}.${key}`);
@@ -169,55 +174,7 @@ function decodeToolCalls(wire: WireMessage): ToolCall[] {
   return calls;
 }
 
-type SamplingFields = Partial<
-  Pick<
-    ChatBody,
-    | "temperature"
-    | "top_p"
-    | "top_k"
-    | "min_p"
-    | "repetition_penalty"
-    | "presence_penalty"
-    | "frequency_penalty"
-    | "logit_bias"
-    | "seed"
-  >
->;
-
-/** Sampling as the OpenAI routes name it. */
-export function decodeSampling(body: SamplingFields): Partial<SamplingParams> {
-  const sampling: { -readonly [K in keyof SamplingParams]?: SamplingParams[K] } = {};
-  if (body.temperature != null) sampling.temperature = body.temperature;
-  // A nucleus of mass 0 still holds the most probable token.
-  if (body.top_p != null) sampling.topP = Math.max(body.top_p, Number.EPSILON);
-  if (body.top_k != null) sampling.topK = Math.max(body.top_k, 0);
-  if (body.min_p != null) sampling.minP = body.min_p;
-  if (body.repetition_penalty != null) sampling.repetitionPenalty = body.repetition_penalty;
-  if (body.presence_penalty != null) sampling.presencePenalty = body.presence_penalty;
-  if (body.frequency_penalty != null) sampling.frequencyPenalty = body.frequency_penalty;
-  if (body.logit_bias != null) {
-    sampling.logitBias = Object.entries(body.logit_bias).map(([id, bias]) => [Number(id), bias]);
-  }
-  if (body.seed != null) sampling.seed = body.seed;
-  return sampling;
-}
-
-function decodeStop(stop: ChatBody["stop"]): string[] {
-  if (stop == null) return [];
-  return [...new Set(typeof stop === "string" ? [stop] : stop)].filter((text) => text !== "");
-}
-
 // ---- response ----
-
-/** What all parts of one answer share. */
-export interface AnswerHead {
-  readonly id: string;
-  /** Seconds since 1970. */
-  readonly created: number;
-  /** As the client wrote it. */
-  readonly model: string;
-  readonly fingerprint: string;
-}
 
 const FINISH: Readonly<Record<FinishReason, string>> = {
   stop: "stop",
@@ -225,54 +182,63 @@ const FINISH: Readonly<Record<FinishReason, string>> = {
   tool_calls: "tool_calls",
 };
 
-function encodeUsage(usage: Usage) {
-  return {
-    prompt_tokens: usage.promptTokens,
-    completion_tokens: usage.completionTokens,
-    total_tokens: usage.promptTokens + usage.completionTokens,
-    prompt_tokens_details: { cached_tokens: usage.cachedTokens, audio_tokens: 0 },
-    completion_tokens_details: {
-      reasoning_tokens: usage.reasoningTokens,
-      audio_tokens: 0,
-      accepted_prediction_tokens: 0,
-      rejected_prediction_tokens: 0,
-    },
-  };
-}
-
 /** A whole answer as a chat.completion object. */
-export function encodeCompletion(head: AnswerHead, result: ChatResult) {
+export function encodeCompletion(head: AnswerHead, { choices, usage }: ChoicesResult) {
   return {
     id: head.id,
     object: "chat.completion",
     created: head.created,
     model: head.model,
-    choices: [
-      {
-        index: 0,
-        message: {
-          role: "assistant",
-          content: result.text,
-          refusal: null,
-          annotations: [],
-          ...(result.reasoning === "" ? {} : { reasoning_content: result.reasoning }),
-        },
-        logprobs: null,
-        finish_reason: FINISH[result.reason],
-      },
-    ],
-    usage: encodeUsage(result.usage),
+    choices: choices.map(encodeChoice),
+    usage: encodeUsage(usage),
     system_fingerprint: head.fingerprint,
   };
+}
+
+function encodeChoice(result: ChatResult, index: number) {
+  return {
+    index,
+    message: {
+      role: "assistant",
+      content: result.text,
+      refusal: null,
+      annotations: [],
+      ...(result.reasoning === "" ? {} : { reasoning_content: result.reasoning }),
+    },
+    logprobs: encodeLogprobs(result.logprobs),
+    finish_reason: FINISH[result.reason],
+  };
+}
+
+/** null when none were asked for. */
+function encodeLogprobs(logprobs: readonly ChosenLogprob[]) {
+  if (logprobs.length === 0) return null;
+  const encode = ({ text, bytes, logprob }: TextLogprob) => ({
+    token: text,
+    logprob: finiteLogprob(logprob),
+    bytes,
+  });
+  const content = logprobs.map((chosen) => ({
+    ...encode(chosen),
+    top_logprobs: chosen.top.map(encode),
+  }));
+  return { content, refusal: null };
+}
+
+export interface ChunkOptions {
+  readonly includeUsage: boolean;
+  /** How many choices there are. */
+  readonly n: number;
 }
 
 /** Writes chat.completion.chunk objects as JSON text; what never changes is encoded once. */
 export class ChunkEncoder {
   readonly #open: string;
   readonly #tail: string;
-  readonly #includeUsage: boolean;
+  readonly #options: ChunkOptions;
+  readonly #usages: Usage[] = [];
 
-  constructor(head: AnswerHead, includeUsage: boolean) {
+  constructor(head: AnswerHead, options: ChunkOptions) {
     const fixed = JSON.stringify({
       id: head.id,
       object: "chat.completion.chunk",
@@ -281,40 +247,52 @@ export class ChunkEncoder {
       system_fingerprint: head.fingerprint,
     });
     this.#open = `${fixed.slice(0, -1)},"choices":[`;
-    this.#tail = includeUsage ? '],"usage":null}' : "]}";
-    this.#includeUsage = includeUsage;
+    this.#tail = options.includeUsage ? '],"usage":null}' : "]}";
+    this.#options = options;
   }
 
-  #chunk(delta: string, finish = "null"): string {
-    const choice = `{"index":0,"delta":${delta},"logprobs":null,"finish_reason":${finish}}`;
+  #chunk(index: number, delta: string, finish = "null", logprobs = "null"): string {
+    const choice = `{"index":${index},"delta":${delta},"logprobs":${logprobs},"finish_reason":${finish}}`;
     return this.#open + choice + this.#tail;
   }
 
-  /** The first chunk; it needs nothing from the engine. */
-  start(): string {
-    return this.#chunk('{"role":"assistant","content":"","refusal":null}');
+  /** The first chunk of every choice; they need nothing from the engine. */
+  start(): string[] {
+    return Array.from({ length: this.#options.n }, (_, index) =>
+      this.#chunk(index, '{"role":"assistant","content":"","refusal":null}'),
+    );
   }
 
   /** The chunks of one event, in order. */
-  *encode(event: ChatEvent): Iterable<string> {
+  *encode(event: ChoiceEvent): Iterable<string> {
+    const { choice } = event;
     switch (event.kind) {
       case "start":
         return;
-      case "text":
-        yield this.#chunk(`{"content":${JSON.stringify(event.text)}}`);
+      case "text": {
+        const logprobs = JSON.stringify(encodeLogprobs(event.logprobs ?? []));
+        const delta = `{"content":${JSON.stringify(event.text)}}`;
+        yield this.#chunk(choice, delta, "null", logprobs);
         return;
+      }
       case "reasoning":
-        yield this.#chunk(`{"reasoning_content":${JSON.stringify(event.text)}}`);
+        yield this.#chunk(choice, `{"reasoning_content":${JSON.stringify(event.text)}}`);
         return;
       case "call":
       case "arguments":
       case "callEnd":
         return;
       case "end":
-        yield this.#chunk("{}", JSON.stringify(FINISH[event.reason]));
-        if (this.#includeUsage) {
-          yield `${this.#open}],"usage":${JSON.stringify(encodeUsage(event.usage))}}`;
-        }
+        yield this.#chunk(choice, "{}", JSON.stringify(FINISH[event.reason]));
+        this.#usages[choice] = event.usage;
+        yield* this.#usage();
     }
+  }
+
+  /** After the last choice's end. */
+  *#usage(): Iterable<string> {
+    const { includeUsage, n } = this.#options;
+    if (!includeUsage || Object.keys(this.#usages).length < n) return;
+    yield `${this.#open}],"usage":${JSON.stringify(encodeUsage(totalUsage(this.#usages, n)))}}`;
   }
 }

@@ -1,6 +1,10 @@
 import { Elysia } from "elysia";
-import type { ChatEvent } from "#core/contract";
-import { type ChatResult, collect, streamChat } from "#front/service";
+import {
+  type ChoiceEvent,
+  type ChoicesResult,
+  collectChoices,
+  streamChoices,
+} from "#front/service";
 import { readJson } from "../body.ts";
 import type { AppDeps, Server } from "../deps.ts";
 import { endingOf } from "../disconnect.ts";
@@ -12,7 +16,8 @@ import { SSE_DONE, SSE_KEEP_ALIVE, sseFrame } from "../sse.ts";
 import { validate } from "../validate.ts";
 import { Warnings } from "../warnings.ts";
 import { chatCompletion, chatCompletionChunk } from "./answers.ts";
-import { type AnswerHead, ChunkEncoder, decodeChat, encodeCompletion } from "./chat-codec.ts";
+import { ChunkEncoder, type ChunkOptions, decodeChat, encodeCompletion } from "./chat-codec.ts";
+import type { AnswerHead } from "./options-codec.ts";
 import { chatBody } from "./schemas.ts";
 
 const DETAIL = routeDetail({
@@ -38,7 +43,7 @@ async function answer(request: Request, server: Server | null, deps: AppDeps): P
   const body = await readJson(request, deps.bodyLimit);
   server?.timeout(request, 0); // only now: an unfinished body must still time out
   const decoded = decodeChat(validate(chatBody, body));
-  const { request: chat, stream } = decoded;
+  const { request: chat, n, stream, includeUsage } = decoded;
   const head: AnswerHead = {
     id: `chatcmpl-${crypto.randomUUID().replaceAll("-", "")}`,
     created: Math.floor(Date.now() / 1000),
@@ -48,11 +53,11 @@ async function answer(request: Request, server: Server | null, deps: AppDeps): P
   const warnings = new Warnings(decoded.ignored);
   const { signal, abort } = endingOf(request, deps.shutdown);
   const events = observe(
-    warnings.watch(streamChat(deps.pool, chat, signal)),
-    { id: head.id, route: "chat", model: head.model, stream },
+    warnings.watch(streamChoices(deps.pool, chat, n, signal)),
+    { id: head.id, route: "chat", model: head.model, stream, perPrompt: n },
     deps.requests,
   );
-  return respond(events, chatProtocol(head, decoded.includeUsage), {
+  return respond(events, chatProtocol(head, { includeUsage, n }), {
     stream,
     keepAliveMs: deps.keepAliveMs,
     headers: () => ({ "x-request-id": head.id, ...warnings.headers() }),
@@ -61,15 +66,18 @@ async function answer(request: Request, server: Server | null, deps: AppDeps): P
   });
 }
 
-function chatProtocol(head: AnswerHead, includeUsage: boolean): Protocol<ChatEvent, ChatResult> {
-  const encoder = new ChunkEncoder(head, includeUsage);
+function chatProtocol(
+  head: AnswerHead,
+  options: ChunkOptions,
+): Protocol<ChoiceEvent, ChoicesResult> {
+  const encoder = new ChunkEncoder(head, options);
   return {
-    head: sseFrame(encoder.start()),
+    head: encoder.start().map(sseFrame).join(""),
     frames: (event) => [...encoder.encode(event)].map(sseFrame).join(""),
     errorFrame: (error) => sseFrame(JSON.stringify(openaiError(error))),
     tail: SSE_DONE,
     keepAlive: SSE_KEEP_ALIVE,
-    collect,
+    collect: (events) => collectChoices(events, options.n),
     whole: (result) => encodeCompletion(head, result),
     errorBody: openaiError,
   };

@@ -6,6 +6,9 @@ const integer = (min: number) =>
 const within = (min: number, max: number) => z.number().min(min).max(max);
 
 const MAX_STOPS = 64;
+const MAX_CHOICES = 128;
+const MAX_PROMPTS = 2048;
+const MAX_LOGPROBS = 20;
 const MAX_STOP_CHARS = 4096;
 const stopString = z.string().max(MAX_STOP_CHARS);
 
@@ -29,24 +32,51 @@ const message = z.looseObject({
   tool_calls: z.array(toolCall).nullish(),
   tool_call_id: z.string().nullish(),
   function_call: z.looseObject({ name: z.string(), arguments: anything }).nullish(),
+  partial: z.boolean().nullish(),
 });
 export type WireMessage = z.output<typeof message>;
 
+/** Fields of every route that generates text. */
+export const answerFields = {
+  n: integer(1).max(MAX_CHOICES).nullish(),
+  stream: z.boolean().nullish(),
+  stream_options: z.looseObject({ include_usage: z.boolean().nullish() }).nullish(),
+  max_tokens: integer(1).nullish(),
+  min_tokens: integer(0).nullish(),
+  ignore_eos: z.boolean().nullish(),
+  stop: z.union([stopString, z.array(stopString).max(MAX_STOPS)]).nullish(),
+  temperature: within(0, 2).nullish(),
+  top_p: within(0, 1).nullish(),
+  top_k: integer(-1).nullish(),
+  min_p: within(0, 1).nullish(),
+  xtc_probability: within(0, 1).nullish(),
+  xtc_threshold: within(0, 0.5).nullish(),
+  repetition_penalty: z.number().gt(0).max(10).nullish(),
+  repetition_context_size: integer(1).nullish(),
+  presence_penalty: within(-2, 2).nullish(),
+  frequency_penalty: within(-2, 2).nullish(),
+  logit_bias: z
+    .record(z.string().regex(/^\d{1,9}$/, "expected a token id"), within(-100, 100))
+    .nullish(),
+  seed: z.number().refine(Number.isInteger, "expected an integer").nullish(),
+  service_tier: z.string().nullish(),
+  user: anything, // changes nothing
+};
+
 /** Fields that change nothing about the answer: taken without a word. */
 const accepted = {
-  user: anything,
   metadata: anything,
   store: anything,
   safety_identifier: anything,
   prompt_cache_key: anything,
   prompt_cache_retention: anything,
+  prompt_cache_options: anything,
   prediction: anything,
   parallel_tool_calls: anything, // no tool is called yet
 };
 
 /** Fields that would change the answer and are not served: refused unless neutral (see chat-codec.ts). */
 const unserved = {
-  n: integer(1).nullish(),
   tools: anything,
   tool_choice: anything,
   functions: anything,
@@ -57,36 +87,20 @@ const unserved = {
   guided_regex: anything,
   guided_choice: anything,
   guided_grammar: anything,
-  logprobs: anything,
-  top_logprobs: anything,
   modalities: anything,
   audio: anything,
   web_search_options: anything,
+  moderation: anything,
 };
 
 /** POST /v1/chat/completions, as far as it is known here; other fields pass and are named in a warning. */
 export const chatBody = z.looseObject({
   model: z.string().nullish(),
   messages: z.array(message).min(1),
-  stream: z.boolean().nullish(),
-  stream_options: z.looseObject({ include_usage: z.boolean().nullish() }).nullish(),
-  max_tokens: integer(1).nullish(),
   max_completion_tokens: integer(1).nullish(),
-  min_tokens: integer(0).nullish(),
-  ignore_eos: z.boolean().nullish(),
-  stop: z.union([stopString, z.array(stopString).max(MAX_STOPS)]).nullish(),
-  temperature: within(0, 2).nullish(),
-  top_p: within(0, 1).nullish(),
-  top_k: integer(-1).nullish(),
-  min_p: within(0, 1).nullish(),
-  repetition_penalty: z.number().gt(0).max(10).nullish(),
-  presence_penalty: within(-2, 2).nullish(),
-  frequency_penalty: within(-2, 2).nullish(),
-  logit_bias: z
-    .record(z.string().regex(/^\d{1,9}$/, "expected a token id"), within(-100, 100))
-    .nullish(),
-  seed: z.number().refine(Number.isInteger, "expected an integer").nullish(),
-  service_tier: z.string().nullish(),
+  logprobs: z.boolean().nullish(),
+  top_logprobs: integer(0).max(MAX_LOGPROBS).nullish(),
+  ...answerFields,
   reasoning_effort: z.union([z.string(), z.number()]).nullish(),
   chat_template_kwargs: z.record(z.string(), z.unknown()).nullish(),
   ...accepted,
@@ -96,3 +110,24 @@ export type ChatBody = z.output<typeof chatBody>;
 
 export const CHAT_FIELDS: ReadonlySet<string> = new Set(Object.keys(chatBody.shape));
 export const MESSAGE_FIELDS: ReadonlySet<string> = new Set(Object.keys(message.shape));
+
+const tokenIds = z.array(integer(0)).min(1);
+
+/** POST /v1/completions. */
+export const completionBody = z.looseObject({
+  model: z.string().nullish(),
+  prompt: z.union([
+    z.string(),
+    tokenIds,
+    z.array(z.string()).min(1).max(MAX_PROMPTS),
+    z.array(tokenIds).min(1).max(MAX_PROMPTS),
+  ]),
+  echo: z.boolean().nullish(),
+  logprobs: integer(0).max(MAX_LOGPROBS).nullish(),
+  best_of: integer(1).nullish(),
+  suffix: z.string().nullish(),
+  ...answerFields,
+});
+export type CompletionBody = z.output<typeof completionBody>;
+
+export const COMPLETION_FIELDS: ReadonlySet<string> = new Set(Object.keys(completionBody.shape));

@@ -1,0 +1,124 @@
+import type { ChatEvent, ChatRequest, TokenRequest, Usage } from "#core/contract";
+import { AsyncQueue } from "#core/util";
+import type { Lease, Pool } from "#front/pool";
+import { AnswerFold, type ChatResult, continuePrompt } from "./chat.ts";
+
+/** An event of one of the answers that a request asks for; choices are numbered from 0. */
+export type ChoiceEvent = ChatEvent & { readonly choice: number };
+
+/** Choices that the engine has at a time: a request for many must not fill the queue for all others. */
+const MAX_OPEN = 16;
+
+/** One prompt that is continued, and who reads it. */
+export interface Choice {
+  readonly prompt: TokenRequest;
+  readonly reader: Parameters<typeof continuePrompt>[2];
+}
+
+/**
+ * Answers a conversation `n` times. The prompt is encoded once and computed once: its tokens are shared.
+ *
+ * @throws {OmlxError} as streamChat()
+ */
+export async function* streamChoices(
+  pool: Pool,
+  request: ChatRequest,
+  n: number,
+  signal: AbortSignal,
+): AsyncGenerator<ChoiceEvent> {
+  using lease = await pool.lease(request.model, signal);
+  const { text, engine } = lease;
+  const prompt = await text.encode(request, engine.info);
+  const prompts = Array.from({ length: n }, (_, i) => choiceOf(prompt, i));
+  const choices = prompts.map((prompt) => ({ prompt, reader: text.reader(request, prompt) }));
+  yield* streamAll(engine, choices, signal);
+}
+
+/** The same prompt for choice `index`: a seed of its own, so that choices differ and can be had again one by one. */
+export function choiceOf(prompt: TokenRequest, index: number): TokenRequest {
+  if (index === 0) return prompt;
+  const { seed } = prompt.sampling;
+  return {
+    ...prompt,
+    id: crypto.randomUUID(),
+    sampling: { ...prompt.sampling, seed: seed === null ? null : seed + index },
+  };
+}
+
+/**
+ * The events of all choices as they come. The first failure ends them all, and so does leaving.
+ *
+ * @throws {OmlxError} of the choice that failed first
+ */
+export async function* streamAll(
+  engine: Lease["engine"],
+  choices: readonly Choice[],
+  signal: AbortSignal,
+): AsyncGenerator<ChoiceEvent> {
+  const own = new AbortController();
+  const all = AbortSignal.any([signal, own.signal]);
+  const queue = new AsyncQueue<ChoiceEvent>();
+  let next = 0;
+  const work = async () => {
+    while (next < choices.length) {
+      const choice = next++;
+      const { prompt, reader } = choices[choice] as Choice;
+      for await (const event of continuePrompt(engine, prompt, reader, all)) {
+        queue.push({ ...event, choice });
+      }
+    }
+  };
+  Promise.all(Array.from({ length: MAX_OPEN }, work)).then(
+    () => queue.end(),
+    (error: unknown) => queue.fail(error),
+  );
+  try {
+    yield* queue;
+  } finally {
+    own.abort();
+  }
+}
+
+/** Whole answers of all choices. */
+export interface ChoicesResult {
+  readonly choices: readonly ChatResult[];
+  readonly usage: Usage;
+}
+
+/**
+ * Folds the events of all choices.
+ *
+ * @param perPrompt choices that share a prompt, which is counted once
+ */
+export async function collectChoices(
+  events: AsyncIterable<ChoiceEvent>,
+  perPrompt: number,
+): Promise<ChoicesResult> {
+  const folds: AnswerFold[] = [];
+  for await (const event of events) {
+    let fold = folds[event.choice];
+    if (fold === undefined) {
+      fold = new AnswerFold();
+      folds[event.choice] = fold;
+    }
+    fold.add(event);
+  }
+  const choices = Array.from(folds, (fold) => (fold ?? new AnswerFold()).result());
+  const usage = totalUsage(
+    choices.map((choice) => choice.usage),
+    perPrompt,
+  );
+  return { choices, usage };
+}
+
+/** What all choices used together. */
+export function totalUsage(usages: readonly Usage[], perPrompt: number): Usage {
+  const sum = (of: (usage: Usage) => number, step = 1) =>
+    usages.reduce((total, usage, i) => (i % step === 0 ? total + of(usage) : total), 0);
+  return {
+    promptTokens: sum((usage) => usage.promptTokens, perPrompt),
+    cachedTokens: sum((usage) => usage.cachedTokens, perPrompt),
+    completionTokens: sum((usage) => usage.completionTokens),
+    reasoningTokens: sum((usage) => usage.reasoningTokens),
+  };
+}

@@ -1,0 +1,62 @@
+import { type AnswerOptions, invalidRequest, type TokenRequest } from "#core/contract";
+import type { Pool } from "#front/pool";
+import { type Choice, type ChoiceEvent, choiceOf, streamAll } from "./choices.ts";
+
+/** Raw prompts to continue; no template is involved. */
+export interface CompleteRequest extends AnswerOptions {
+  /** As the client wrote it. */
+  readonly model: string;
+  readonly prompts: readonly RawPrompt[];
+  /** Continuations of each prompt. */
+  readonly n: number;
+  /** The text of a choice begins with its prompt. */
+  readonly echo: boolean;
+}
+
+export interface RawPrompt {
+  /** Where it stands in the request, for errors: "prompt[2]". */
+  readonly path: string;
+  /** Token ids are taken as they are. */
+  readonly content: string | readonly number[];
+}
+
+/**
+ * Continues every prompt `n` times; choice p * n + i is the i-th of prompt p. Control tokens in a prompt's text are read
+ * as tokens.
+ *
+ * @throws {OmlxError} as streamChat()
+ */
+export async function* streamCompletions(
+  pool: Pool,
+  request: CompleteRequest,
+  signal: AbortSignal,
+): AsyncGenerator<ChoiceEvent> {
+  using lease = await pool.lease(request.model, signal);
+  const { text, engine } = lease;
+  const { prompts, n, echo } = request;
+  const choices: Choice[] = [];
+  const echoes: string[] = [];
+  for (const { path, content } of prompts) {
+    if (typeof content !== "string") checkIds(content, engine.info.vocabSize, path);
+    const prompt = await text.encodeRaw(content, request, engine.info, path);
+    for (let i = 0; i < n; i++) {
+      const own: TokenRequest = choiceOf(prompt, i);
+      choices.push({ prompt: own, reader: text.rawReader(request, own) });
+      if (echo) echoes.push(typeof content === "string" ? content : text.textOf(content));
+    }
+  }
+  for await (const event of streamAll(engine, choices, signal)) {
+    yield event;
+    if (event.kind !== "start" || !echo) continue;
+    yield { kind: "text", text: echoes[event.choice] ?? "", choice: event.choice };
+  }
+}
+
+function checkIds(ids: readonly number[], vocabSize: number, path: string): void {
+  const at = ids.findIndex((id) => id >= vocabSize);
+  if (at < 0) return;
+  throw invalidRequest(
+    `Cannot read token ${ids[at]}: the model has ${vocabSize} tokens`,
+    `${path}[${at}]`,
+  );
+}
