@@ -198,8 +198,8 @@ describe("bad bodies", () => {
         "messages[0].content[0]",
       ],
       [{ tools: [{ type: "function", function: { name: "f" } }] }, "tools"],
-      [{ logprobs: true }, "logprobs"],
-      [{ n: 2 }, "n"],
+      [{ top_logprobs: 2 }, "top_logprobs"],
+      [{ n: 1000 }, "n"],
     ];
     for (const [fields, param] of wrong) {
       const error = await expectFailure(
