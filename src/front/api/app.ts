@@ -7,6 +7,7 @@ import { docsRoutes } from "./docs.ts";
 import { errorResponse, HttpError, quote } from "./error-handler.ts";
 import { healthRoutes } from "./health.ts";
 import { chatRoutes } from "./openai/chat.ts";
+import { completionRoutes } from "./openai/completions.ts";
 import { modelRoutes } from "./openai/models.ts";
 import { responsesRoutes } from "./openai/responses/routes.ts";
 
@@ -29,6 +30,7 @@ export function createApp(deps: AppDeps) {
     .use(chatRoutes(deps))
     .use(responsesRoutes(deps))
     .use(messageRoutes(deps))
+    .use(completionRoutes(deps))
     .use(docsRoutes(deps.version));
   return app;
 }

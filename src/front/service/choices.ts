@@ -1,7 +1,7 @@
 import type { ChatEvent, ChatRequest, TokenRequest, Usage } from "#core/contract";
 import { AsyncQueue } from "#core/util";
 import type { Lease, Pool } from "#front/pool";
-import { AnswerFold, type ChatResult, continuePrompt } from "./chat.ts";
+import { AnswerFold, type ChatResult, continuePrompt, streamChat } from "./chat.ts";
 
 /** An event of one of the answers that a request asks for; choices are numbered from 0. */
 export type ChoiceEvent = ChatEvent & { readonly choice: number };
@@ -26,6 +26,10 @@ export async function* streamChoices(
   n: number,
   signal: AbortSignal,
 ): AsyncGenerator<ChoiceEvent> {
+  if (n === 1) {
+    for await (const event of streamChat(pool, request, signal)) yield { ...event, choice: 0 };
+    return;
+  }
   using lease = await pool.lease(request.model, signal);
   const { text, engine } = lease;
   const prompt = await text.encode(request, engine.info);

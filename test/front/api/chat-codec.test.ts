@@ -7,7 +7,7 @@ import {
   decodeChat,
   encodeCompletion,
 } from "../../../src/front/api/openai/chat-codec.ts";
-import type { AnswerHead } from "../../../src/front/api/openai/options-codec.ts";
+import type { AnswerHead } from "../../../src/front/api/openai/head.ts";
 import { chatBody } from "../../../src/front/api/openai/schemas.ts";
 import { validate } from "../../../src/front/api/validate.ts";
 

@@ -89,6 +89,28 @@ export const chatCompletionChunk = z.object({
   usage: usage.nullable().optional(),
 });
 
+const completionLogprobs = z.object({
+  tokens: z.array(z.string()),
+  token_logprobs: z.array(z.number().nullable()),
+  top_logprobs: z.array(z.record(z.string(), z.number()).nullable()),
+  text_offset: z.array(count).describe("In characters, from the beginning of the choice's text"),
+});
+
+/** Whole, or one event of a stream. */
+export const textCompletion = z.object({
+  ...head,
+  object: z.literal("text_completion"),
+  choices: z.array(
+    z.object({
+      index: count,
+      text: z.string(),
+      logprobs: completionLogprobs.nullable(),
+      finish_reason: finishReason.nullable(),
+    }),
+  ),
+  usage: usage.nullable().optional(),
+});
+
 export const model = z.object({
   id: z.string(),
   object: z.literal("model"),

@@ -12,8 +12,8 @@ import {
   type Usage,
 } from "#core/contract";
 import { type ChatResult, type ChoiceEvent, type ChoicesResult, totalUsage } from "#front/service";
+import type { AnswerHead } from "./head.ts";
 import {
-  type AnswerHead,
   decodeOptions,
   encodeUsage,
   finiteLogprob,

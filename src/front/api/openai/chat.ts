@@ -17,7 +17,7 @@ import { validate } from "../validate.ts";
 import { Warnings } from "../warnings.ts";
 import { chatCompletion, chatCompletionChunk } from "./answers.ts";
 import { ChunkEncoder, type ChunkOptions, decodeChat, encodeCompletion } from "./chat-codec.ts";
-import type { AnswerHead } from "./options-codec.ts";
+import { type AnswerHead, newHead } from "./head.ts";
 import { chatBody } from "./schemas.ts";
 
 const DETAIL = routeDetail({
@@ -44,12 +44,7 @@ async function answer(request: Request, server: Server | null, deps: AppDeps): P
   server?.timeout(request, 0); // only now: an unfinished body must still time out
   const decoded = decodeChat(validate(chatBody, body));
   const { request: chat, n, stream, includeUsage } = decoded;
-  const head: AnswerHead = {
-    id: `chatcmpl-${crypto.randomUUID().replaceAll("-", "")}`,
-    created: Math.floor(Date.now() / 1000),
-    model: chat.model || (deps.pool.status().defaultModel ?? ""),
-    fingerprint: `fp_${Bun.hash(deps.version).toString(16).slice(0, 12)}`,
-  };
+  const head = newHead("chatcmpl", chat.model, deps);
   const warnings = new Warnings(decoded.ignored);
   const { signal, abort } = endingOf(request, deps.shutdown);
   const events = observe(

@@ -22,7 +22,8 @@ export function decodeOptions(body: OptionsBody): Omit<AnswerOptions, "topLogpro
   };
 }
 
-function decodeSampling(body: OptionsBody): Partial<SamplingParams> {
+/** Sampling as the OpenAI routes name it. */
+export function decodeSampling(body: Omit<OptionsBody, "stream_options">): Partial<SamplingParams> {
   const sampling: { -readonly [K in keyof SamplingParams]?: SamplingParams[K] } = {};
   if (body.temperature != null) sampling.temperature = body.temperature;
   // A nucleus of mass 0 still holds the most probable token.
@@ -81,16 +82,6 @@ export function refuseUnserved<B extends Readonly<Record<string, unknown>>>(
 }
 
 // ---- response ----
-
-/** What all parts of one answer share. */
-export interface AnswerHead {
-  readonly id: string;
-  /** Seconds since 1970. */
-  readonly created: number;
-  /** As the client wrote it. */
-  readonly model: string;
-  readonly fingerprint: string;
-}
 
 export function encodeUsage(usage: Usage) {
   return {

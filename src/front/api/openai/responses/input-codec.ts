@@ -9,7 +9,7 @@ import {
   type Thinking,
   type ToolCall,
 } from "#core/contract";
-import { decodeSampling } from "../chat-codec.ts";
+import { decodeSampling } from "../options-codec.ts";
 import { openReasoning } from "./reasoning-codec.ts";
 import {
   type ContentPart,
