@@ -1,19 +1,19 @@
 import type { ChatEvent, ChatRequest, TokenRequest, Usage } from "#core/contract";
 import { AsyncQueue } from "#core/util";
 import type { Lease, Pool } from "#front/pool";
-import { AnswerFold, type ChatResult, continuePrompt, streamChat } from "./chat.ts";
+import {
+  AnswerFold,
+  type ChatResult,
+  type Continuation,
+  continuePrompt,
+  streamChat,
+} from "./chat.ts";
 
 /** An event of one of the answers that a request asks for; choices are numbered from 0. */
 export type ChoiceEvent = ChatEvent & { readonly choice: number };
 
 /** Choices that the engine has at a time: a request for many must not fill the queue for all others. */
 const MAX_OPEN = 16;
-
-/** One prompt that is continued, and who reads it. */
-export interface Choice {
-  readonly prompt: TokenRequest;
-  readonly reader: Parameters<typeof continuePrompt>[2];
-}
 
 /**
  * Answers a conversation `n` times. The prompt is encoded once and computed once: its tokens are shared.
@@ -35,7 +35,7 @@ export async function* streamChoices(
   const prompt = await text.encode(request, engine.info);
   const prompts = Array.from({ length: n }, (_, i) => choiceOf(prompt, i));
   const choices = prompts.map((prompt) => ({ prompt, reader: text.reader(request, prompt) }));
-  yield* streamAll(engine, choices, signal);
+  yield* streamAll(lease, request.model, choices, signal);
 }
 
 /** The same prompt for choice `index`: a seed of its own, so that choices differ and can be had again one by one. */
@@ -52,11 +52,13 @@ export function choiceOf(prompt: TokenRequest, index: number): TokenRequest {
 /**
  * The events of all choices as they come. The first failure ends them all, and so does leaving.
  *
+ * @param model the model's name as the client wrote it
  * @throws {OmlxError} of the choice that failed first
  */
 export async function* streamAll(
-  engine: Lease["engine"],
-  choices: readonly Choice[],
+  lease: Lease,
+  model: string,
+  choices: readonly Continuation[],
   signal: AbortSignal,
 ): AsyncGenerator<ChoiceEvent> {
   const own = new AbortController();
@@ -66,10 +68,8 @@ export async function* streamAll(
   const work = async () => {
     while (next < choices.length) {
       const choice = next++;
-      const { prompt, reader } = choices[choice] as Choice;
-      for await (const event of continuePrompt(engine, prompt, reader, all)) {
-        queue.push({ ...event, choice });
-      }
+      const events = continuePrompt(lease, model, choices[choice] as Continuation, all);
+      for await (const event of events) queue.push({ ...event, choice });
     }
   };
   Promise.all(Array.from({ length: MAX_OPEN }, work)).then(

@@ -1,6 +1,7 @@
 import { type AnswerOptions, invalidRequest, type TokenRequest } from "#core/contract";
 import type { Pool } from "#front/pool";
-import { type Choice, type ChoiceEvent, choiceOf, streamAll } from "./choices.ts";
+import type { Continuation } from "./chat.ts";
+import { type ChoiceEvent, choiceOf, streamAll } from "./choices.ts";
 
 /** Raw prompts to continue; no template is involved. */
 export interface CompleteRequest extends AnswerOptions {
@@ -34,7 +35,7 @@ export async function* streamCompletions(
   using lease = await pool.lease(request.model, signal);
   const { text, engine } = lease;
   const { prompts, n, echo } = request;
-  const choices: Choice[] = [];
+  const choices: Continuation[] = [];
   const echoes: string[] = [];
   for (const { path, content } of prompts) {
     if (typeof content !== "string") checkIds(content, engine.info.vocabSize, path);
@@ -45,7 +46,7 @@ export async function* streamCompletions(
       if (echo) echoes.push(typeof content === "string" ? content : text.textOf(content));
     }
   }
-  for await (const event of streamAll(engine, choices, signal)) {
+  for await (const event of streamAll(lease, request.model, choices, signal)) {
     yield event;
     if (event.kind !== "start" || !echo) continue;
     yield { kind: "text", text: echoes[event.choice] ?? "", choice: event.choice };

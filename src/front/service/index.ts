@@ -5,7 +5,6 @@
  * - A request holds a lease on its model from before encoding until its last event.
  */
 export * from "./chat.ts";
-export * from "./count-tokens.ts";
 export {
   type ChoiceEvent,
   type ChoicesResult,
@@ -14,3 +13,4 @@ export {
   totalUsage,
 } from "./choices.ts";
 export * from "./complete.ts";
+export * from "./count-tokens.ts";
