@@ -1,9 +1,10 @@
 import { describe, expect, test } from "bun:test";
-import { mkdtempSync } from "node:fs";
+import { cpSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import packageJson from "../../package.json" with { type: "json" };
 import {
+  BINARY,
   childrenOf,
   DEFAULT_MODEL,
   DEFAULT_MODELS,
@@ -64,6 +65,125 @@ describe("command line", () => {
     });
   }
 });
+
+describe("omlx list", () => {
+  test("omlx list shows models, their size and window, and what is wrong", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "omlx-list-"));
+    const fixtures = join(import.meta.dir, "..", "fixtures");
+    cpSync(join(fixtures, "models", "llama-f32"), join(folder, "small"), { recursive: true });
+    cpSync(join(fixtures, "gguf", "qwen3-Q4_0.gguf"), join(folder, "one.gguf"));
+    writeFileSync(join(folder, "broken.gguf"), "GGUF");
+    const args = ["list", "--model-dir", folder, "--default-model", "small"];
+    const { stdout, stderr, code } = await runProgram(args);
+    expect([stderr, code]).toEqual(["", 0]);
+    expect(stdout).toMatch(/^MODEL +KIND +TYPE +SIZE +CONTEXT\n/);
+    expect(stdout).toMatch(/^broken +llm +- +- +- +cannot be served: .*cut off/m);
+    expect(stdout).toMatch(/^one +llm +qwen3 +\d+ KB +2048$/m);
+    expect(stdout).toMatch(/^small \* +llm +llama +\d+ KB +2048$/m);
+    const json = JSON.parse((await runProgram([...args, "--json"])).stdout);
+    expect(json).toContainEqual({
+      id: "one",
+      kind: "llm",
+      model_type: "qwen3",
+      weight_bytes: expect.any(Number),
+      context_window: 2048,
+      path: join(folder, "one.gguf"),
+      is_default: false,
+      problem: null,
+    });
+
+    const shown = await runProgram(["show", "one", "--model-dir", folder]);
+    expect(shown).toMatchObject({ code: 0, stderr: "" });
+    expect(shown.stdout).toMatch(/^format +GGUF; converted at its first request: without loss$/m);
+    const small = await runProgram(["show", "small", "--model-dir", folder]);
+    expect(small.stdout).toMatch(/^format +safetensors; float32$/m);
+    expect(small.stdout).toMatch(/^vocabulary +384 tokens; ends with 383, 381$/m);
+    const broken = await runProgram(["show", "broken", "--model-dir", folder]);
+    expect(broken.code).toBe(1);
+    expect(broken.stdout).toMatch(/^problem +.*cut off/m);
+    rmSync(folder, { recursive: true });
+  });
+});
+
+describe("omlx run", () => {
+  const run = (args: string[], stdin = "") =>
+    runProgram(["run", "--model-dir", DEFAULT_MODELS, "--temperature", "0", ...args], {}, stdin);
+
+  test("omlx run answers on standard output, and tells its speed on standard error", async () => {
+    const asked = await run([DEFAULT_MODEL, "What is the capital of France?"]);
+    expect(asked).toMatchObject({ stdout: "The capital of France is Paris.\n", code: 0 });
+    expect(asked.stderr).toMatch(/^omlx: \d+ tokens, [\d.]+ tokens\/s .*\n$/);
+  });
+
+  test("omlx run reads standard input, and takes a system prompt and a limit", async () => {
+    const piped = await run([DEFAULT_MODEL], "What is the capital of France?\n");
+    expect(piped.stdout).toBe("The capital of France is Paris.\n");
+    const mixed = await run(
+      [DEFAULT_MODEL, "What is the capital of", "-", "--max-tokens", "3", "--system", "Be brief."],
+      "France?",
+    );
+    expect(mixed.code).toBe(0);
+    expect(mixed.stderr).toMatch(/^omlx: 3 tokens, /);
+  });
+
+  test("omlx run ends by Ctrl-C with its engine", async () => {
+    const home = mkdtempSync(join(tmpdir(), "omlx-run-"));
+    const command = ["run", DEFAULT_MODEL, "Count to one million.", "--model-dir", DEFAULT_MODELS];
+    const child = Bun.spawn([BINARY, ...command], {
+      env: { HOME: home },
+      stdin: "ignore",
+      stdout: "pipe",
+      stderr: "ignore",
+    });
+    const reader = child.stdout.getReader();
+    await reader.read(); // the first words
+    const engines = await childrenOf(child.pid);
+    expect(engines.length).toBeGreaterThan(0);
+    child.kill("SIGINT");
+    expect(await child.exited).toBe(130);
+    expect(engines.filter(isRunning)).toEqual([]);
+    rmSync(home, { recursive: true });
+  });
+
+  for (const [args, message, code] of [
+    [["run"], /Which model\?/, 2],
+    [["run", "m", "x", "--max-tokens", "0"], /--max-tokens "0"/, 2],
+    [["run", "m", "x", "--temperature"], /--temperature needs a value/, 2],
+    [["run", DEFAULT_MODEL], /The prompt is empty/, 2],
+    [["run", "nope", "x"], /Model "nope" not found/, 1],
+    [["show"], /Which model\?/, 2],
+    [["show", "nope"], /Model "nope" not found/, 1],
+    [["list", "x"], /Unknown argument "x"/, 2],
+  ] as const) {
+    test(`omlx ${args.join(" ")} is one line and exit code ${code}`, async () => {
+      const ended = await runProgram(args);
+      expect(ended.stderr).toMatch(/^omlx: [^\n]+\n$/);
+      expect(ended.stderr).toMatch(message);
+      expect([ended.stdout, ended.code]).toEqual(["", code]);
+    });
+  }
+
+  test("omlx COMMAND --help tells of that command", async () => {
+    for (const [name, word] of [
+      ["run", "--max-tokens"],
+      ["list", "--json"],
+      ["show", "MODEL"],
+    ] as const) {
+      const { stdout, code } = await runProgram([name, "--help"]);
+      expect(code).toBe(0);
+      expect(stdout).toStartWith(`omlx ${name} `);
+      expect(stdout).toContain(word);
+    }
+  });
+});
+
+const isRunning = (pid: number): boolean => {
+  try {
+    return process.kill(pid, 0);
+  } catch {
+    return false;
+  }
+};
 
 describe("omlx serve", () => {
   test("omlx serve says where it is, what to try and what the model is", async () => {

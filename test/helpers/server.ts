@@ -50,10 +50,14 @@ export interface TestServer extends AsyncDisposable {
 }
 
 /** Runs a command of the program to its end, in an empty home. */
-export async function runProgram(args: readonly string[], env: Record<string, string> = {}) {
+export async function runProgram(
+  args: readonly string[],
+  env: Record<string, string> = {},
+  stdin = "",
+) {
   const home = mkdtempSync(join(tmpdir(), "omlx-test-"));
   try {
-    const child = spawn(args, home, env);
+    const child = spawn(args, home, env, stdin);
     const [stdout, stderr, code] = await Promise.all([
       new Response(child.stdout).text(),
       new Response(child.stderr).text(),
@@ -65,19 +69,25 @@ export async function runProgram(args: readonly string[], env: Record<string, st
   }
 }
 
-function spawn(args: readonly string[], home: string, env: Readonly<Record<string, string>>) {
+function spawn(
+  args: readonly string[],
+  home: string,
+  env: Readonly<Record<string, string>>,
+  stdin = "",
+) {
   const kept = Object.entries(process.env).filter(([key]) => !key.startsWith("OMLX_"));
   const cache = join(home, ".cache");
-  return spawnIn([...program(), ...args], {
-    ...Object.fromEntries(kept),
-    HOME: home,
-    XDG_CACHE_HOME: cache,
-    ...env,
-  });
+  const all = { ...Object.fromEntries(kept), HOME: home, XDG_CACHE_HOME: cache, ...env };
+  return spawnIn([...program(), ...args], all, stdin);
 }
 
-function spawnIn(command: readonly string[], env: Readonly<Record<string, string | undefined>>) {
-  return Bun.spawn([...command], { env, stdin: "ignore", stdout: "pipe", stderr: "pipe" });
+function spawnIn(
+  command: readonly string[],
+  env: Readonly<Record<string, string | undefined>>,
+  stdin = "",
+) {
+  const input = new TextEncoder().encode(stdin);
+  return Bun.spawn([...command], { env, stdin: input, stdout: "pipe", stderr: "pipe" });
 }
 
 /** Starts the real server on a free port and waits until it listens. Dispose it, or call stop(). */

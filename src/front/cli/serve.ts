@@ -1,13 +1,11 @@
-import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { OmlxError } from "#core/contract";
-import { log, setLogLevel } from "#core/log";
+import { invalidRequest, OmlxError } from "#core/contract";
+import { log } from "#core/log";
 import { createApp, OpenRequests } from "#front/api";
-import { loadSettings, parseArgs, type Settings } from "#front/config";
-import { createPool } from "#front/pool";
-import { setWorkerUrl } from "#front/text";
+import type { Settings } from "#front/config";
 import type { CliContext } from "./commands.ts";
 import { greeting } from "./greeting.ts";
+import { openPool } from "./open.ts";
 
 /** How long open requests may go on after the server was asked to end. */
 const DRAIN_MS = 8000;
@@ -16,20 +14,11 @@ const FLUSH_MS = 1000;
 
 /** `omlx serve`: serves until a signal ends it. */
 export async function serve(args: readonly string[], context: CliContext): Promise<number> {
-  const { flags, words } = parseArgs(args);
+  const { settings, pool, words } = await openPool(args, context);
   if (words.length > 0) {
-    throw new OmlxError({
-      code: "invalid_request",
-      message: `Unknown argument ${JSON.stringify(words[0])}: serve takes flags only`,
-    });
+    throw invalidRequest(`Unknown argument ${JSON.stringify(words[0])}: serve takes flags only`);
   }
-  const { settings, warnings } = loadSettings(flags);
-  setLogLevel(settings.logLevel);
-  for (const warning of warnings) log.warning(warning);
-  setWorkerUrl(context.textWorkerUrl);
-
-  const { version, bundledModels } = context;
-  const pool = await createPool({ settings, bundledDir: bundledModels() ?? builtModels() });
+  const { version } = context;
   const requests = new OpenRequests();
   const shutdown = new AbortController();
   const app = createApp({
@@ -56,12 +45,6 @@ export async function serve(args: readonly string[], context: CliContext): Promi
   await pool.stop();
   await server.stop(true);
   return 0;
-}
-
-/** Where a source tree keeps the model that a binary would carry. */
-function builtModels(): string | undefined {
-  const folder = join(import.meta.dir, "..", "..", "..", "build", "models");
-  return !import.meta.dir.startsWith("/$bunfs") && existsSync(folder) ? folder : undefined;
 }
 
 type Fetch = (request: Request, server: Bun.Server<unknown>) => Response | Promise<Response>;

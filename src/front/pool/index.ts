@@ -6,5 +6,8 @@
  *   idle ones that were used longest ago go first.
  * - One load per model at a time; a load that failed is not tried again for some seconds, unless its folder changes.
  */
+export { describeModel } from "./details.ts";
+export { formatBytes } from "./memory.ts";
+export { modelNotFound } from "./names.ts";
 export type { Lease, Pool } from "./pool.ts";
 export { createPool } from "./pool.ts";
