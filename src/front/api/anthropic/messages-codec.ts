@@ -34,6 +34,8 @@ export interface DecodedMessages extends DecodedPrompt {
  */
 export function decodePrompt(body: CountBody): DecodedPrompt {
   const ignored = Object.keys(body).filter((key) => !MESSAGES_FIELDS.has(key));
+  const edits = body.context_management?.edits ?? [];
+  if (edits.some(({ keep }) => keep !== "all")) ignored.push("context_management.edits");
   const notes: string[] = [];
   const tools = new Toolbox(body.tools ?? [], ignored);
   const reading: Reading = { tools, calls: new Map(), ignored, notes };

@@ -56,6 +56,10 @@ const prompt = {
     .nullish(),
   /** The place of output_config.format before it had one. */
   output_format: z.looseObject({ type: z.string(), schema: anything }).nullish(),
+  /** Nothing is edited here; edits that keep everything ask for nothing. */
+  context_management: z
+    .looseObject({ edits: z.array(z.looseObject({ keep: anything })).nullish() })
+    .nullish(),
   chat_template_kwargs: z.record(z.string(), z.unknown()).nullish(),
   cache_control: anything,
 };

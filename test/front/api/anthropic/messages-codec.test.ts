@@ -122,11 +122,12 @@ describe("decodeMessages()", () => {
       service_tier: "auto",
       stream: true,
       cache_control: { type: "ephemeral" },
+      context_management: { edits: [{ type: "clear_thinking_20251015", keep: "all" }] },
     });
     expect(known.ignored).toEqual([]);
     const unknown = decode({
       zz_new: 1,
-      context_management: { edits: [] },
+      context_management: { edits: [{ type: "clear_tool_uses_20250919" }] },
       messages: [
         assistant({ type: "redacted_thinking", data: "x" }, { type: "server_tool_use", id: "s" }),
         user({ type: "zz_unknown" }, { type: "zz_unknown", text: "kept" }),
@@ -135,7 +136,7 @@ describe("decodeMessages()", () => {
     });
     expect(unknown.ignored).toEqual([
       "zz_new",
-      "context_management",
+      "context_management.edits",
       "messages[0].content[0]",
       "messages[0].content[1]",
       "messages[1].content[0]",
