@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import OpenAI from "openai";
 import { z } from "zod";
+import { readChats } from "../helpers/golden.ts";
 import {
   childrenOf,
   DEFAULT_MODEL,
@@ -210,6 +211,66 @@ describe("chat completions", () => {
     );
     expect(again).toBe(a as string);
     expect(new Set([a, ...others]).size).toBeGreaterThan(1);
+  });
+
+  test("chat streams n choices side by side; choice i is what seed + i gives alone", async () => {
+    const params = ask("Tell me a story.", { temperature: 1, seed: 20, max_tokens: 12 });
+    const { choices, usage } = (await whole({ ...params, n: 3 })).answer;
+    const texts = choices.map((choice) => choice.message.content ?? "");
+    const alone = await Promise.all(
+      [20, 21, 22].map(async (seed) => (await whole({ ...params, seed })).text),
+    );
+    expect(texts).toEqual(alone);
+    expect(usage?.completion_tokens).toBe(36);
+    const { chunks } = await streamed({ ...params, n: 3, stream_options: { include_usage: true } });
+    const streams = ["", "", ""];
+    for (const { choices } of chunks) {
+      for (const { index, delta } of choices) streams[index] += delta.content ?? "";
+    }
+    expect(streams).toEqual(texts);
+    expect(chunks.filter(({ choices }) => choices[0]?.finish_reason)).toHaveLength(3);
+    expect(chunks.at(-1)?.usage?.completion_tokens).toBe(36);
+    expect(chunks.at(-1)?.usage?.prompt_tokens).toBe(usage?.prompt_tokens as number);
+  });
+
+  test("chat tells the reference's log-probabilities", async () => {
+    for (const { messages, margins, answer } of (await readChats()).slice(0, 3)) {
+      const params = ask("", { messages: [...messages], logprobs: true, top_logprobs: 2 });
+      const { choices } = (await whole({ ...params, max_tokens: 8 })).answer;
+      const entries = choices[0]?.logprobs?.content ?? [];
+      expect(answer).toStartWith(entries.map(({ token }) => token).join(""));
+      for (const [i, { token, logprob, bytes, top_logprobs }] of entries.entries()) {
+        const [first, second] = top_logprobs;
+        expect(new TextDecoder().decode(Uint8Array.from(bytes ?? []))).toBe(token);
+        expect([first?.token, first?.logprob]).toEqual([token, logprob]);
+        const margin = (first?.logprob as number) - (second?.logprob as number);
+        expect(Math.abs(margin - (margins[i] as number))).toBeLessThan(0.1);
+      }
+      const { chunks } = await streamed({ ...params, max_tokens: 8 });
+      const parts = chunks.flatMap((chunk) => chunk.choices[0]?.logprobs?.content ?? []);
+      expect(parts.map(({ token }) => token)).toEqual(entries.map(({ token }) => token));
+    }
+  });
+
+  test("chat continues an assistant message at the end, marked partial or not", async () => {
+    const [question] = ask("What is the capital of France?").messages;
+    for (const partial of [{}, { partial: true }]) {
+      const begun = { role: "assistant", content: "The capital of France", ...partial } as const;
+      const { text } = await whole(ask("", { messages: [question as never, begun] }));
+      expect(text).toBe(" is Paris.");
+    }
+    const wrong = await post({ messages: [{ ...question, partial: true }] });
+    expect(((await wrong.json()) as { error: { param: string } }).error.param).toBe(
+      "messages[0].partial",
+    );
+  });
+
+  test("chat never begins with the first choice where XTC cuts it off", async () => {
+    const params = ask("What is the capital of France?", { temperature: 1, max_tokens: 1 });
+    const cut = { ...params, top_k: 2, xtc_probability: 1, xtc_threshold: 0, n: 8, seed: 1 };
+    const { choices } = (await whole(cut)).answer;
+    expect(new Set(choices.map(({ message }) => message.content)).size).toBe(1);
+    expect(choices[0]?.message.content).not.toBe("The");
   });
 
   test("chat gives the same answer alone and beside others", async () => {

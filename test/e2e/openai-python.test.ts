@@ -9,7 +9,7 @@ beforeAll(async () => {
 });
 afterAll(() => server[Symbol.asyncDispose]());
 
-test("the openai package from PyPI lists models and chats", async () => {
+test("the openai package from PyPI is served on every parameter", async () => {
   const out = await runPython("openai_sdk.py", server, [DEFAULT_MODEL]);
-  expect(out.trim().split("\n")).toEqual(["models", "chat"]);
-});
+  expect(JSON.parse(out)).toContain("completions");
+}, 180_000);
