@@ -1,6 +1,7 @@
 import { beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { buildKernelTests, buildNative } from "../../scripts/native.ts";
+import { IS_LONG } from "../helpers/long.ts";
 
 const MINUTE = 60_000;
 let programs = "";
@@ -12,8 +13,8 @@ beforeAll(async () => {
 }, 10 * MINUTE);
 
 /** Runs one of the kernels' own test programs; its output is the message when it fails. */
-async function runProgram(name: string, tier: string): Promise<string> {
-  const child = Bun.spawn([join(programs, name)], {
+async function runProgram(name: string, tier: string, folder = programs): Promise<string> {
+  const child = Bun.spawn([join(folder, name)], {
     env: { ...process.env, OMLX_CPU_TIER: tier, LD_LIBRARY_PATH: libraries },
     stdout: "pipe",
     stderr: "pipe",
@@ -24,6 +25,40 @@ async function runProgram(name: string, tier: string): Promise<string> {
     child.exited,
   ]);
   return `${out}${errors}`;
+}
+
+if (IS_LONG) {
+  describe("the kernels under the address and undefined-behaviour sanitizers", () => {
+    const build = join(import.meta.dir, "..", "..", "build", "sanitized");
+    beforeAll(async () => {
+      const source = join(import.meta.dir, "..", "..", "libmlxc", "kernels");
+      await command(["cmake", "-S", source, "-B", build, "-DOMLX_SANITIZE=ON"]);
+      await command(["cmake", "--build", build, "--target", "omlx_kernels_test", "-j", "2"]);
+    }, 30 * MINUTE);
+
+    for (const tier of ["avx512", "avx2", "portable"]) {
+      test(
+        `omlx_kernels_test passes on ${tier}, where the CPU has it`,
+        async () => {
+          const output = await runProgram("omlx_kernels_test", tier, build);
+          if (tier !== "portable" && isMissing(output)) return;
+          expect(output).toMatch(/\n\d+ passed, 0 failed\n$/);
+        },
+        30 * MINUTE,
+      );
+    }
+  });
+}
+
+/** Runs a command to its end; its output is the message when it fails. */
+async function command(words: readonly string[]): Promise<void> {
+  const child = Bun.spawn([...words], { stdout: "pipe", stderr: "pipe" });
+  const [out, errors, code] = await Promise.all([
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+    child.exited,
+  ]);
+  if (code !== 0) throw new Error(`${words.join(" ")}: ${out}${errors}`);
 }
 
 const isMissing = (output: string) => output.includes("has no such tier");

