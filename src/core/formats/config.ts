@@ -151,6 +151,13 @@ export function normalizeConfig(file: JsonObject): ModelConfig {
   };
 }
 
+/** Why a model's weights cannot be read: another library packed them. undefined: they are plain, or MLX's own. */
+export function foreignQuantization(config: ModelConfig): string | undefined {
+  const { quantMethod, quantization } = config;
+  if (quantMethod === null || quantization !== null) return undefined;
+  return `its weights are quantized by ${JSON.stringify(quantMethod)}, which is not supported; MLX affine quantization, plain float weights and GGUF are`;
+}
+
 /** A token id or a list of them, as numbers; anything else is none. */
 export function ids(value: unknown): readonly number[] {
   const list = Array.isArray(value) ? value : [value];

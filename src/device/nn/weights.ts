@@ -12,7 +12,25 @@ const DTYPES: ReadonlySet<string> = new Set(["float32", "float16", "bfloat16", "
  * @throws {OmlxError} model_load when a header or a shard is broken
  */
 export async function openWeights(path: string, config: ModelConfig): Promise<Weights> {
-  return new Weights(path, config, await readTensors(path));
+  return new Weights(path, config, withPlainNames(await readTensors(path)));
+}
+
+/**
+ * Tensors by the names that a language model of its own has. A wrapper puts its own name before them
+ * ("language_model.model.norm.weight", "model.language_model.norm.weight"), a model saved from its base class leaves
+ * "model." out.
+ */
+function withPlainNames(tensors: ReadonlyMap<string, TensorInfo>): ReadonlyMap<string, TensorInfo> {
+  const names = [...tensors.keys()];
+  const begins = (start: string) => names.some((name) => name.startsWith(start));
+  const renamed = (plain: (name: string) => string) =>
+    new Map([...tensors].map(([name, info]) => [plain(name), info]));
+  if (begins("model.language_model.")) {
+    return renamed((name) => name.replace(/^model\.language_model\./, "model."));
+  }
+  if (begins("language_model.")) return renamed((name) => name.replace(/^language_model\./, ""));
+  if (begins("model.")) return tensors;
+  return renamed((name) => (name.startsWith("lm_head.") ? name : `model.${name}`));
 }
 
 /**

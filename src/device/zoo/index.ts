@@ -2,7 +2,7 @@
  * @module The families: a literal table from model_type to the record that builds it.
  */
 import { type Architecture, isArchitecture, OmlxError } from "#core/contract";
-import { type ModelConfig, readModelFolder } from "#core/formats";
+import { foreignQuantization, type ModelConfig, readModelFolder } from "#core/formats";
 import type { Dtype } from "#device/mlx";
 import { buildDecoder, type DecoderSpec, type Kernels, type Model, openWeights } from "#device/nn";
 import { llama } from "./llm/llama.ts";
@@ -48,6 +48,10 @@ export async function openCheckpoint(path: string): Promise<Checkpoint> {
       code: "model_load",
       message: `Cannot load the model: model_type "${type}" is not supported; supported are ${Object.keys(FAMILIES).join(", ")}`,
     });
+  }
+  const foreign = foreignQuantization(config);
+  if (foreign !== undefined) {
+    throw new OmlxError({ code: "model_load", message: `Cannot load the model: ${foreign}` });
   }
   const weights = await openWeights(path, config);
   return {

@@ -3,6 +3,7 @@ import { readdir, realpath, stat } from "node:fs/promises";
 import { basename, dirname, join, sep } from "node:path";
 import type { ModelEntry } from "#core/contract";
 import {
+  foreignQuantization,
   ggufFiles,
   ggufPart,
   inspectGguf,
@@ -16,6 +17,10 @@ import { isGguf } from "./conversions.ts";
 
 /** Files that a download leaves behind until it is done. */
 const PARTIAL = /\.(?:part|partial|incomplete|download|crdownload|aria2|tmp)$/i;
+
+/** Weights as older checkpoints keep them. */
+const isPickle = (name: string): boolean =>
+  /^(?:pytorch_model|model|consolidated).*\.(?:bin|pth?)$/.test(name);
 
 /** A folder as it was looked at last. */
 interface Seen {
@@ -205,7 +210,7 @@ async function inspect(
   if (files.includes("adapter_config.json") || files.some((name) => PARTIAL.test(name))) {
     return undefined;
   }
-  if (!has(".safetensors")) return undefined;
+  if (!has(".safetensors") && !files.some(isPickle)) return undefined;
 
   if (!(await statOf(join(path, "config.json")))?.isFile()) return undefined;
   const base = { id, path, created: await newest(path, files) };
@@ -215,7 +220,14 @@ async function inspect(
     if (config === null) return undefined; // taken away meanwhile
     const { kind, modelType, problem } = classify(config, basename(path), files);
     if (problem !== undefined) return { ...base, ...broken, kind, modelType, problem };
-    const max = normalizeConfig(config).maxPositions;
+    const normal = normalizeConfig(config);
+    const unreadable = has(".safetensors")
+      ? foreignQuantization(normal)
+      : "its weights are Python pickles; safetensors or GGUF files are needed";
+    if (unreadable !== undefined) {
+      return { ...base, ...broken, kind, modelType, problem: unreadable };
+    }
+    const max = normal.maxPositions;
     const contextWindow = contextLimit > 0 ? Math.min(max, contextLimit) : max;
     const model = { ...base, kind, modelType, contextWindow };
     try {

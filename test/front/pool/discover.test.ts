@@ -160,6 +160,18 @@ describe("Catalog.refresh()", () => {
     expect(await problemOf()).toContain("tokenizer.json");
   });
 
+  test("says what is wrong with weights of other libraries", async () => {
+    const path = addModel("packed");
+    editConfig(path, (config) => {
+      config["quantization_config"] = { quant_method: "gptq", bits: 4 };
+    });
+    expect(await problemOf()).toContain('quantized by "gptq", which is not supported');
+    rmSync(path, { recursive: true });
+    const old = addModel("old");
+    renameSync(join(old, "model.safetensors"), join(old, "pytorch_model-00001-of-00001.bin"));
+    expect(await problemOf()).toContain("its weights are Python pickles");
+  });
+
   test("finds GGUF files: alone in a folder by its name, else by their own", async () => {
     addGguf("llama-Q8_0", "direct.gguf");
     addGguf("llama-Q4_0", "alone/some-file.gguf");
