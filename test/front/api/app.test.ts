@@ -105,6 +105,19 @@ describe("createApp()", () => {
       ]);
       expect(response.headers.get("request-id")).toBe(body.request_id);
     }
+    for (const [type, code] of [
+      ["create", "thread_unsupported_request"],
+      ["continue", "thread_not_found"],
+    ]) {
+      for (const path of ["/v1/messages", "/v1/messages/count_tokens"]) {
+        const body = JSON.stringify({ ...JSON.parse(model), thread: { type } });
+        const response = await send("POST", path, { body });
+        expect(response.status).toBe(400);
+        expect(await response.json()).toMatchObject({
+          error: { type: "invalid_request_error", details: { error_code: code } },
+        });
+      }
+    }
     const locked = await send("POST", "/v1/messages", { body: "{}" }, KEY);
     expect(locked.status).toBe(401);
     expect(await locked.json()).toMatchObject({ error: { type: "authentication_error" } });

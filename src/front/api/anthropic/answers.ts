@@ -3,7 +3,11 @@ import { z } from "zod";
 
 export const errorBody = z.strictObject({
   type: z.literal("error"),
-  error: z.strictObject({ type: z.string(), message: z.string() }),
+  error: z.strictObject({
+    type: z.string(),
+    message: z.string(),
+    details: z.looseObject({ error_code: z.string() }).optional(),
+  }),
   request_id: z.string(),
 });
 

@@ -1,4 +1,5 @@
 import { type ApiError, toApiError } from "../error-handler.ts";
+import { threadDetails } from "./threads.ts";
 
 const PATH = /^\/v1\/messages(?:\/|$)/;
 
@@ -31,10 +32,10 @@ export function newIds(): { readonly requestId: string; readonly messageId: stri
 }
 
 /** Anthropic's error object. */
-export function anthropicError({ status, message }: ApiError, requestId: string) {
+export function anthropicError({ status, message, code }: ApiError, requestId: string) {
   return {
     type: "error",
-    error: { type: typeOf(status), message },
+    error: { type: typeOf(status), message, ...threadDetails(code) },
     request_id: requestId,
   };
 }

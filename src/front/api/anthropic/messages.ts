@@ -15,6 +15,7 @@ import { errorBody, type MessageEvent, message, messageEvent, tokenCount } from 
 import { anthropicError, newIds } from "./errors.ts";
 import { decodeMessages, decodePrompt } from "./messages-codec.ts";
 import { countBody, messagesBody } from "./schemas.ts";
+import { refuseThread } from "./threads.ts";
 
 const ANSWER_DETAIL = routeDetail({
   tag: "Chat",
@@ -53,7 +54,9 @@ async function answer(request: Request, server: Server | null, deps: AppDeps): P
   const body = await readJson(request, deps.bodyLimit);
   server?.timeout(request, 0); // only now: an unfinished body must still time out
   const isBackground = request.headers.get("x-app") === "cli-bg";
-  const decoded = decodeMessages(validate(messagesBody, body), isBackground);
+  const valid = validate(messagesBody, body);
+  refuseThread(valid);
+  const decoded = decodeMessages(valid, isBackground);
   const { request: chat, stream, marksCache, hidesThoughts } = decoded;
   const { requestId, messageId } = newIds();
   const model = chat.model || (deps.pool.status().defaultModel ?? "");
@@ -102,7 +105,9 @@ function messageProtocol(head: AnswerHead, requestId: string): Protocol<ChatEven
 async function count(request: Request, server: Server | null, deps: AppDeps): Promise<Response> {
   const body = await readJson(request, deps.bodyLimit);
   server?.timeout(request, 0);
-  const { request: chat, ignored, notes } = decodePrompt(validate(countBody, body));
+  const valid = validate(countBody, body);
+  refuseThread(valid);
+  const { request: chat, ignored, notes } = decodePrompt(valid);
   const { signal } = endingOf(request, deps.shutdown);
   using _ = deps.requests.enter();
   try {

@@ -60,6 +60,8 @@ const prompt = {
   context_management: z
     .looseObject({ edits: z.array(z.looseObject({ keep: anything })).nullish() })
     .nullish(),
+  /** Conversations that the server would hold; refused, see threads.ts. */
+  thread: z.looseObject({ type: z.string() }).nullish(),
   chat_template_kwargs: z.record(z.string(), z.unknown()).nullish(),
   cache_control: anything,
 };
