@@ -115,8 +115,16 @@ async function sha256(path: string): Promise<string> {
 }
 
 /** Runs a command silently; its output becomes part of the error when it fails. */
-export async function run(command: readonly string[], what: string): Promise<void> {
-  const child = Bun.spawn([...command], { stdout: "pipe", stderr: "pipe" });
+export async function run(
+  command: readonly string[],
+  what: string,
+  env: Readonly<Record<string, string>> = {},
+): Promise<void> {
+  const child = Bun.spawn([...command], {
+    env: { ...process.env, ...env },
+    stdout: "pipe",
+    stderr: "pipe",
+  });
   const [out, err, code] = await Promise.all([
     new Response(child.stdout).text(),
     new Response(child.stderr).text(),

@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { z } from "zod";
+import { IS_LONG } from "../helpers/long.ts";
 import { startServer, type TestServer } from "../helpers/server.ts";
 
 const MODELS = join(import.meta.dir, "..", "fixtures", "models");
@@ -46,6 +47,29 @@ describe("the OpenAPI document", () => {
     for (const [, json] of frames) chunk.parse(JSON.parse(json ?? ""));
     schemaOf("default", "application/json").parse(await (await ask({ temperature: 9 })).json());
   });
+
+  const browser = Bun.which("chromium");
+  test.if(IS_LONG && browser !== null)(
+    "a browser that reaches this server alone shows every route",
+    async () => {
+      const child = Bun.spawn(
+        [
+          ...[browser ?? "", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"],
+          ...[
+            "--virtual-time-budget=20000",
+            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+          ],
+          `${server.origin}/docs`,
+        ],
+        { stdout: "pipe", stderr: "ignore" },
+      );
+      const dom = await new Response(child.stdout).text();
+      const document = (await (await fetch(`${server.origin}/openapi.json`)).json()) as Document;
+      for (const path of Object.keys(document.paths)) expect(dom).toContain(`data-path="${path}"`);
+      expect(dom).not.toContain("errors-wrapper");
+    },
+    120_000,
+  );
 
   test("the program carries the page's files", async () => {
     for (const file of ["swagger-ui.js", "swagger-ui.css"]) {
