@@ -54,7 +54,7 @@ const idle = () => eventually(async () => ((await open()) === 0 ? true : undefin
 describe("streamChoices()", () => {
   test("computes the prompt that its choices share once", async () => {
     const before = await lease.engine.stats();
-    const events = streamChoices(pool, request(LONG, 3), 6, never);
+    const events = streamChoices(pool, null, request(LONG, 3), 6, never);
     const { choices, usage } = await collectChoices(events, 6);
     const after = await lease.engine.stats();
     expect(choices).toHaveLength(6);
@@ -71,7 +71,7 @@ describe("streamChoices()", () => {
   test("has no more than 16 choices in the engine at a time", async () => {
     let most = 0;
     const counts: number[] = new Array(40).fill(0);
-    for await (const event of streamChoices(pool, request("x", 8), 40, never)) {
+    for await (const event of streamChoices(pool, null, request("x", 8), 40, never)) {
       if (event.kind === "end") counts[event.choice] = event.usage.completionTokens;
       most = Math.max(most, await open());
     }
@@ -83,7 +83,7 @@ describe("streamChoices()", () => {
   test("leaving early ends every choice and gives the lease back", async () => {
     const leases = () => pool.status().models.find(({ id }) => id === MODEL)?.leases;
     let seen: ChoiceEvent | undefined;
-    for await (const event of streamChoices(pool, request("x", 400), 5, never)) {
+    for await (const event of streamChoices(pool, null, request("x", 400), 5, never)) {
       seen = event;
       if (event.kind === "text") break;
     }
@@ -95,7 +95,7 @@ describe("streamChoices()", () => {
   test("an abort ends every choice with one error", async () => {
     const control = new AbortController();
     const run = async () => {
-      for await (const event of streamChoices(pool, request("x", 400), 5, control.signal)) {
+      for await (const event of streamChoices(pool, null, request("x", 400), 5, control.signal)) {
         if (event.kind === "text") control.abort();
       }
     };

@@ -163,8 +163,9 @@ export async function childrenOf(pid: number): Promise<number[]> {
 export async function eventually<T>(
   check: () => Promise<T | undefined> | T | undefined,
   what: string,
+  limitMs = 10_000,
 ): Promise<T> {
-  const end = performance.now() + 10_000;
+  const end = performance.now() + limitMs;
   for (;;) {
     const value = await check();
     if (value !== undefined) return value;

@@ -66,6 +66,20 @@ export interface AnswerOptions {
   readonly lane: Lane;
 }
 
+/** What a request says about the tools of MCP servers; undefined: as the server is set. */
+export interface McpWishes {
+  /** The model is offered them. */
+  readonly expose?: boolean | undefined;
+  /** Calls of them are run here, and the model goes on with their results. */
+  readonly autoExecute?: boolean | undefined;
+  /** Only tools of these servers. */
+  readonly servers?: readonly string[] | undefined;
+  /** Only these tools, as "server__tool"; servers that none of them belongs to are not restricted. */
+  readonly tools?: readonly string[] | undefined;
+  /** Rounds of calls at most. */
+  readonly maxRounds?: number | undefined;
+}
+
 /** One conversation to continue, free of any vendor's shape. */
 export interface ChatRequest extends AnswerOptions {
   /** As the client wrote it. */
@@ -76,6 +90,7 @@ export interface ChatRequest extends AnswerOptions {
   readonly parallelToolCalls: boolean;
   /** Calls stay in the text as the model writes them. */
   readonly rawCalls?: boolean | undefined;
+  readonly mcp?: McpWishes | undefined;
   /** null: free text. */
   readonly format: OutputFormat | null;
   readonly thinking: Thinking;

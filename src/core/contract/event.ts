@@ -51,6 +51,22 @@ export type ChatEvent =
   | { readonly kind: "call"; readonly index: number; readonly id: string; readonly name: string }
   | { readonly kind: "arguments"; readonly index: number; readonly text: string }
   | { readonly kind: "callEnd"; readonly index: number }
+  /** This server runs a tool of an MCP server; the client sees it and must not run it again. */
+  | {
+      readonly kind: "run";
+      readonly id: string;
+      readonly server: string;
+      /** As its server calls it. */
+      readonly name: string;
+      readonly arguments: string;
+    }
+  | { readonly kind: "progress"; readonly id: string; readonly message: string }
+  | {
+      readonly kind: "result";
+      readonly id: string;
+      readonly text: string;
+      readonly isError: boolean;
+    }
   | {
       readonly kind: "end";
       readonly reason: FinishReason;

@@ -6,6 +6,8 @@ import type { AppDeps } from "./deps.ts";
 import { docsRoutes } from "./docs.ts";
 import { errorResponse, HttpError, quote } from "./error-handler.ts";
 import { healthRoutes } from "./health.ts";
+import { mcpRoutes } from "./mcp/routes.ts";
+import { mcpServerRoutes } from "./mcp/server.ts";
 import { chatRoutes } from "./openai/chat.ts";
 import { completionRoutes } from "./openai/completions.ts";
 import { modelRoutes } from "./openai/models.ts";
@@ -31,6 +33,8 @@ export function createApp(deps: AppDeps) {
     .use(responsesRoutes(deps))
     .use(messageRoutes(deps))
     .use(completionRoutes(deps))
+    .use(mcpRoutes(deps))
+    .use(mcpServerRoutes(deps))
     .use(docsRoutes(deps.version));
   return app;
 }

@@ -1,4 +1,5 @@
 import type { Pool } from "#front/pool";
+import type { McpTools } from "#front/service";
 import type { OpenRequests } from "./open-requests.ts";
 
 /** What the routes are made of. */
@@ -13,6 +14,8 @@ export interface AppDeps {
   readonly bodyLimit: number;
   /** Where stored responses lie; made when it is first needed. */
   readonly responsesFolder: string;
+  /** null: no MCP servers are configured. */
+  readonly mcp: McpTools | null;
   readonly requests: OpenRequests;
   /** Ends every open request with its reason. */
   readonly shutdown: AbortSignal;

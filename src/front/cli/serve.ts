@@ -2,7 +2,9 @@ import { join } from "node:path";
 import { invalidRequest, OmlxError } from "#core/contract";
 import { log } from "#core/log";
 import { createApp, OpenRequests } from "#front/api";
-import type { Settings } from "#front/config";
+import { expandPath, type Settings } from "#front/config";
+import { McpManager, readMcpConfig } from "#front/mcp";
+import type { McpTools } from "#front/service";
 import type { CliContext } from "./commands.ts";
 import { greeting } from "./greeting.ts";
 import { openPool } from "./open.ts";
@@ -19,6 +21,7 @@ export async function serve(args: readonly string[], context: CliContext): Promi
     throw invalidRequest(`Unknown argument ${JSON.stringify(words[0])}: serve takes flags only`);
   }
   const { version } = context;
+  const mcp = startMcp(settings, version);
   const requests = new OpenRequests();
   const shutdown = new AbortController();
   const app = createApp({
@@ -28,6 +31,7 @@ export async function serve(args: readonly string[], context: CliContext): Promi
     keepAliveMs: settings.keepAliveMs,
     bodyLimit: settings.bodyLimit,
     responsesFolder: join(settings.basePath, "responses"),
+    mcp,
     requests,
     shutdown: shutdown.signal,
   });
@@ -42,9 +46,20 @@ export async function serve(args: readonly string[], context: CliContext): Promi
   await within(DRAIN_MS, requests.idle());
   shutdown.abort(new OmlxError({ code: "overloaded", message: "The server is shutting down" }));
   await within(FLUSH_MS, flushed);
-  await pool.stop();
+  await Promise.all([pool.stop(), mcp?.manager.stop()]);
   await server.stop(true);
   return 0;
+}
+
+/** Connects to the MCP servers of the configuration; null: there is none. */
+function startMcp(settings: Settings, version: string): McpTools | null {
+  if (settings.mcpConfig === "") return null;
+  return {
+    manager: new McpManager(readMcpConfig(expandPath(settings.mcpConfig)), version),
+    expose: settings.mcpExposeTools,
+    autoExecute: settings.mcpAutoExecute,
+    maxRounds: settings.mcpMaxToolCalls,
+  };
 }
 
 type Fetch = (request: Request, server: Bun.Server<unknown>) => Response | Promise<Response>;

@@ -8,3 +8,4 @@
 export * from "./load.ts";
 export * from "./paths.ts";
 export * from "./schema.ts";
+export * from "./variables.ts";

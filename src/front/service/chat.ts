@@ -59,12 +59,25 @@ function withNotes(event: ChatEvent, lease: Lease, model: string): ChatEvent {
   return { ...event, warnings: [note, ...event.warnings] };
 }
 
+/** A call that this server ran itself on the way to an answer. */
+export interface ToolRun {
+  readonly id: string;
+  readonly server: string;
+  readonly name: string;
+  readonly arguments: string;
+  /** null: it has no result yet. */
+  readonly output: string | null;
+  readonly isError: boolean;
+}
+
 /** A whole answer. */
 export interface ChatResult {
   readonly text: string;
   readonly reasoning: string;
   /** Of the text's tokens; empty when nobody asked. */
   readonly logprobs: readonly ChosenLogprob[];
+  /** In the order in which they began. */
+  readonly runs: readonly ToolRun[];
   readonly reason: FinishReason;
   /** The stop string that ended the text, if one did. */
   readonly stop: string | undefined;
@@ -83,6 +96,7 @@ export class AnswerFold {
   readonly #text: string[] = [];
   readonly #reasoning: string[] = [];
   readonly #logprobs: ChosenLogprob[] = [];
+  readonly #runs = new Map<string, ToolRun>();
   #end: Extract<ChatEvent, { kind: "end" }> | undefined;
 
   add(event: ChatEvent): void {
@@ -99,6 +113,18 @@ export class AnswerFold {
       case "reasoning":
         this.#reasoning.push(event.text);
         break;
+      case "run": {
+        const { kind: _, ...run } = event;
+        this.#runs.set(run.id, { ...run, output: null, isError: false });
+        break;
+      }
+      case "progress":
+        break;
+      case "result": {
+        const run = this.#runs.get(event.id);
+        if (run) this.#runs.set(run.id, { ...run, output: event.text, isError: event.isError });
+        break;
+      }
       case "end":
         this.#end = event;
     }
@@ -116,6 +142,7 @@ export class AnswerFold {
       text: this.#text.join(""),
       reasoning: this.#reasoning.join(""),
       logprobs: this.#logprobs,
+      runs: [...this.#runs.values()],
       reason: this.#end.reason,
       stop: this.#end.stop,
       usage: this.#end.usage,

@@ -1,13 +1,8 @@
 import type { ChatEvent, ChatRequest, TokenRequest, Usage } from "#core/contract";
 import { AsyncQueue } from "#core/util";
 import type { Lease, Pool } from "#front/pool";
-import {
-  AnswerFold,
-  type ChatResult,
-  type Continuation,
-  continuePrompt,
-  streamChat,
-} from "./chat.ts";
+import { AnswerFold, type ChatResult, type Continuation, continuePrompt } from "./chat.ts";
+import { type McpTools, streamWithTools, withMcpTools } from "./tool-loop.ts";
 
 /** An event of one of the answers that a request asks for; choices are numbered from 0. */
 export type ChoiceEvent = ChatEvent & { readonly choice: number };
@@ -16,20 +11,24 @@ export type ChoiceEvent = ChatEvent & { readonly choice: number };
 const MAX_OPEN = 16;
 
 /**
- * Answers a conversation `n` times. The prompt is encoded once and computed once: its tokens are shared.
+ * Answers a conversation `n` times. The prompt is encoded once and computed once: its tokens are shared. Calls are run here
+ * for a single choice only.
  *
  * @throws {OmlxError} as streamChat()
  */
 export async function* streamChoices(
   pool: Pool,
-  request: ChatRequest,
+  mcp: McpTools | null,
+  asked: ChatRequest,
   n: number,
   signal: AbortSignal,
 ): AsyncGenerator<ChoiceEvent> {
   if (n === 1) {
-    for await (const event of streamChat(pool, request, signal)) yield { ...event, choice: 0 };
+    const events = streamWithTools(pool, mcp, asked, signal);
+    for await (const event of events) yield { ...event, choice: 0 };
     return;
   }
+  const request = withMcpTools(mcp, asked);
   using lease = await pool.lease(request.model, signal);
   const { text, engine } = lease;
   const prompt = await text.encode(request, engine.info);

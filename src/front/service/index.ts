@@ -14,3 +14,4 @@ export {
 } from "./choices.ts";
 export * from "./complete.ts";
 export * from "./count-tokens.ts";
+export * from "./tool-loop.ts";

@@ -29,6 +29,7 @@ function send(method: string, path: string, init: RequestInit = {}, apiKey = "")
     version: "1.2.3",
     keepAliveMs: 60_000,
     responsesFolder: "/nonexistent/responses",
+    mcp: null,
     bodyLimit: 1000,
     requests: new OpenRequests(),
     shutdown: new AbortController().signal,

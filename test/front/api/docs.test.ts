@@ -23,6 +23,7 @@ beforeAll(async () => {
     version: "1.2.3",
     keepAliveMs: 60_000,
     responsesFolder: "/nonexistent/responses",
+    mcp: null,
     bodyLimit: 1000,
     requests: new OpenRequests(),
     shutdown: new AbortController().signal,

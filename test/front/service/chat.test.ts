@@ -26,6 +26,7 @@ describe("collect()", () => {
       text: "bd",
       reasoning: "ac",
       logprobs: [LOGPROB],
+      runs: [],
       reason: "stop",
       stop: "x",
       usage,

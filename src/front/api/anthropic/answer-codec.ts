@@ -90,6 +90,26 @@ export class MessageEncoder {
       case "callEnd":
         yield* this.#stop();
         return;
+      case "run": {
+        const { id, name, server } = event;
+        const block = { type: "mcp_tool_use", id, name, server_name: server, input: {} } as const;
+        yield* this.#close();
+        yield* this.#begin({ kind: "call" }, block);
+        yield this.#delta({ type: "input_json_delta", partial_json: event.arguments });
+        yield* this.#stop();
+        return;
+      }
+      case "progress":
+        yield { type: "ping" };
+        return;
+      case "result": {
+        const content = [{ type: "text" as const, text: event.text, citations: null }];
+        const block = { type: "mcp_tool_result", tool_use_id: event.id } as const;
+        yield* this.#close();
+        yield* this.#begin({ kind: "call" }, { ...block, is_error: event.isError, content });
+        yield* this.#stop();
+        return;
+      }
       case "end":
         yield* this.#end(event);
     }
@@ -207,6 +227,15 @@ export class MessageEncoder {
   }
 }
 
+function parseInput(json: string): Record<string, unknown> {
+  try {
+    const value: unknown = JSON.parse(json || "{}");
+    return typeof value === "object" && value !== null ? { ...value } : {};
+  } catch {
+    return {}; // a call that could not be run, as its result says
+  }
+}
+
 /** Folds a streamed answer's events into the whole answer. A call that was cut off is no part of it. */
 export class MessageFold {
   #message: Message | undefined;
@@ -227,7 +256,7 @@ export class MessageFold {
         const open = this.#blocks.get(event.index);
         if (open === undefined) return;
         open.isWhole = true;
-        if (open.block.type === "tool_use") open.block.input = JSON.parse(open.json || "{}");
+        if ("input" in open.block) open.block.input = parseInput(open.json);
         return;
       }
       case "message_delta":

@@ -48,6 +48,22 @@ const block = z.discriminatedUnion("type", [
     input: z.record(z.string(), z.unknown()),
     caller: z.strictObject({ type: z.literal("direct") }),
   }),
+  // calls that this server ran itself
+  z.strictObject({
+    type: z.literal("mcp_tool_use"),
+    id: z.string(),
+    name: z.string(),
+    server_name: z.string(),
+    input: z.record(z.string(), z.unknown()),
+  }),
+  z.strictObject({
+    type: z.literal("mcp_tool_result"),
+    tool_use_id: z.string(),
+    is_error: z.boolean(),
+    content: z.array(
+      z.strictObject({ type: z.literal("text"), text: z.string(), citations: z.null() }),
+    ),
+  }),
 ]);
 export type Block = z.output<typeof block>;
 

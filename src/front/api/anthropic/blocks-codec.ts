@@ -59,7 +59,7 @@ export function decodeMessage(wire: WireMessage, path: string, reading: Reading)
       return text === "" ? [] : [message("system", text)];
     }
     case "assistant":
-      return [decodeAssistant(wire.content, content, reading)];
+      return decodeAssistant(wire.content, content, reading);
     case "user":
       return decodeUser(wire.content, content, reading);
     default:
@@ -71,10 +71,23 @@ export function decodeMessage(wire: WireMessage, path: string, reading: Reading)
 const blocksOf = (content: WireMessage["content"]): readonly WireBlock[] =>
   typeof content === "string" ? [{ type: "text", text: content }] : (content ?? []);
 
-function decodeAssistant(content: WireMessage["content"], path: string, reading: Reading): Message {
-  const texts: string[] = [];
-  const thoughts: string[] = [];
-  const toolCalls: ToolCall[] = [];
+/** One message, or several where the server ran calls in the midst of the answer. */
+function decodeAssistant(
+  content: WireMessage["content"],
+  path: string,
+  reading: Reading,
+): Message[] {
+  const done: Message[] = [];
+  let texts: string[] = [];
+  let thoughts: string[] = [];
+  let toolCalls: ToolCall[] = [];
+  const finish = () => {
+    if (texts.length + thoughts.length + toolCalls.length === 0 && done.length > 0) return;
+    done.push(assistantMessage(texts, thoughts, toolCalls));
+    texts = [];
+    thoughts = [];
+    toolCalls = [];
+  };
   for (const [i, block] of blocksOf(content).entries()) {
     if (block.type === "thinking") {
       thoughts.push(thoughtsOf(block["thinking"], block["signature"]));
@@ -82,10 +95,30 @@ function decodeAssistant(content: WireMessage["content"], path: string, reading:
       const id = typeof block["id"] === "string" ? block["id"] : "";
       toolCalls.push({ id, name: block["name"], arguments: argumentText(block["input"]) });
       reading.calls.set(id, block["name"]);
+    } else if (block.type === "mcp_tool_use" && typeof block["name"] === "string") {
+      const id = typeof block["id"] === "string" ? block["id"] : "";
+      const name = `${String(block["server_name"] ?? "")}__${block["name"]}`;
+      toolCalls.push({ id, name, arguments: argumentText(block["input"]) });
+      reading.calls.set(id, name);
+    } else if (block.type === "mcp_tool_result") {
+      if (toolCalls.length > 0) finish();
+      const id = typeof block["tool_use_id"] === "string" ? block["tool_use_id"] : "";
+      const text = resultText(block, `${path}[${i}]`, reading);
+      const name = reading.calls.get(id);
+      done.push({ ...message("tool", text), toolCallId: id, ...(name ? { name } : {}) });
     } else {
       texts.push(blockText(block, `${path}[${i}]`, reading));
     }
   }
+  finish();
+  return done;
+}
+
+function assistantMessage(
+  texts: readonly string[],
+  thoughts: readonly string[],
+  toolCalls: readonly ToolCall[],
+): Message {
   const reasoning = joinBlocks(thoughts);
   return {
     // An answer's blocks were one text, cut only by thoughts and calls.

@@ -6,6 +6,7 @@ import {
   type SamplingParams,
   type Thinking,
 } from "#core/contract";
+import { decodeWishes } from "../mcp/wishes.ts";
 import { decodeMessage, decodeSystem, type Reading } from "./blocks-codec.ts";
 import { type CountBody, MESSAGES_FIELDS, type MessagesBody } from "./schemas.ts";
 import { decodeToolChoice, Toolbox } from "./tools-codec.ts";
@@ -49,6 +50,7 @@ export function decodePrompt(body: CountBody): DecodedPrompt {
     messages,
     tools: tools.offered,
     ...decodeToolChoice(body.tool_choice, tools.offered),
+    mcp: decodeWishes(body.mcp),
     format: decodeFormat(body),
     thinking: decodeThinking(body),
     templateKwargs: body.chat_template_kwargs ?? {},

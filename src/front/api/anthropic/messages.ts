@@ -1,6 +1,6 @@
 import { Elysia } from "elysia";
 import { type ChatEvent, OmlxError } from "#core/contract";
-import { countTokens, streamChat } from "#front/service";
+import { countTokens, streamWithTools, withMcpTools } from "#front/service";
 import { readJson } from "../body.ts";
 import type { AppDeps, Server } from "../deps.ts";
 import { endingOf } from "../disconnect.ts";
@@ -63,7 +63,7 @@ async function answer(request: Request, server: Server | null, deps: AppDeps): P
   const warnings = new Warnings(decoded.ignored, decoded.notes);
   const { signal, abort } = endingOf(request, deps.shutdown);
   const events = observe(
-    warnings.watch(streamChat(deps.pool, chat, signal)),
+    warnings.watch(streamWithTools(deps.pool, deps.mcp, chat, signal)),
     { id: messageId, route: "messages", model, stream },
     deps.requests,
   );
@@ -112,7 +112,7 @@ async function count(request: Request, server: Server | null, deps: AppDeps): Pr
   using _ = deps.requests.enter();
   try {
     return Response.json(
-      { input_tokens: await countTokens(deps.pool, chat, signal) },
+      { input_tokens: await countTokens(deps.pool, withMcpTools(deps.mcp, chat), signal) },
       { headers: { "request-id": newIds().requestId, ...new Warnings(ignored, notes).headers() } },
     );
   } catch (error) {

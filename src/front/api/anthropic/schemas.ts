@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { mcpField } from "../mcp/wishes.ts";
 
 const anything = z.unknown().optional();
 const integer = (min: number) =>
@@ -64,6 +65,7 @@ const prompt = {
   thread: z.looseObject({ type: z.string() }).nullish(),
   chat_template_kwargs: z.record(z.string(), z.unknown()).nullish(),
   cache_control: anything,
+  mcp: mcpField,
 };
 
 /** Fields that change nothing about the answer: taken without a word. */

@@ -11,7 +11,14 @@ import {
   type ToolCall,
   type Usage,
 } from "#core/contract";
-import { type ChatResult, type ChoiceEvent, type ChoicesResult, totalUsage } from "#front/service";
+import {
+  type ChatResult,
+  type ChoiceEvent,
+  type ChoicesResult,
+  type ToolRun,
+  totalUsage,
+} from "#front/service";
+import { decodeWishes } from "../mcp/wishes.ts";
 import type { AnswerHead } from "./head.ts";
 import {
   decodeOptions,
@@ -66,6 +73,7 @@ export function decodeChat(body: ChatBody): DecodedChat {
     model: body.model ?? "",
     messages,
     templateKwargs,
+    mcp: decodeWishes(body.mcp),
     ...decodeOptions(body),
     maxTokens: body.max_completion_tokens ?? body.max_tokens ?? undefined,
     topLogprobs: decodeTopLogprobs(body),
@@ -204,11 +212,22 @@ function encodeChoice(result: ChatResult, index: number) {
       refusal: null,
       annotations: [],
       ...(result.reasoning === "" ? {} : { reasoning_content: result.reasoning }),
+      ...(result.runs.length === 0 ? {} : { mcp_calls: result.runs.map(encodeRun) }),
     },
     logprobs: encodeLogprobs(result.logprobs),
     finish_reason: FINISH[result.reason],
   };
 }
+
+/** A call that the server ran itself; OpenAI's chat has no place for it, so it has a field of its own. */
+const encodeRun = (run: ToolRun) => ({
+  id: run.id,
+  server: run.server,
+  name: run.name,
+  arguments: run.arguments,
+  output: run.output,
+  is_error: run.isError,
+});
 
 /** null when none were asked for. */
 function encodeLogprobs(logprobs: readonly ChosenLogprob[]) {
@@ -237,6 +256,8 @@ export class ChunkEncoder {
   readonly #tail: string;
   readonly #options: ChunkOptions;
   readonly #usages: Usage[] = [];
+  /** Ids of the calls that the server ran, in the order of their numbers. */
+  readonly #runs: string[] = [];
 
   constructor(head: AnswerHead, options: ChunkOptions) {
     const fixed = JSON.stringify({
@@ -282,11 +303,32 @@ export class ChunkEncoder {
       case "arguments":
       case "callEnd":
         return;
+      case "run": {
+        const { id, server, name } = event;
+        const begun = { id, server, name, arguments: event.arguments, status: "in_progress" };
+        yield this.#runChunk(choice, id, begun);
+        return;
+      }
+      case "progress":
+        yield this.#runChunk(choice, event.id, { id: event.id, progress: event.message });
+        return;
+      case "result": {
+        const { id, text, isError } = event;
+        const status = isError ? "failed" : "completed";
+        yield this.#runChunk(choice, id, { id, output: text, is_error: isError, status });
+        return;
+      }
       case "end":
         yield this.#chunk(choice, "{}", JSON.stringify(FINISH[event.reason]));
         this.#usages[choice] = event.usage;
         yield* this.#usage();
     }
+  }
+
+  #runChunk(choice: number, id: string, fields: object): string {
+    let index = this.#runs.indexOf(id);
+    if (index === -1) index = this.#runs.push(id) - 1;
+    return this.#chunk(choice, JSON.stringify({ mcp_calls: [{ index, ...fields }] }));
   }
 
   /** After the last choice's end. */

@@ -48,7 +48,7 @@ async function answer(request: Request, server: Server | null, deps: AppDeps): P
   const warnings = new Warnings(decoded.ignored);
   const { signal, abort } = endingOf(request, deps.shutdown);
   const events = observe(
-    warnings.watch(streamChoices(deps.pool, chat, n, signal)),
+    warnings.watch(streamChoices(deps.pool, deps.mcp, chat, n, signal)),
     { id: head.id, route: "chat", model: head.model, stream, perPrompt: n },
     deps.requests,
   );

@@ -158,6 +158,9 @@ export class PieceEncoder {
       case "call":
       case "arguments":
       case "callEnd":
+      case "run":
+      case "progress":
+      case "result":
         return;
     }
   }

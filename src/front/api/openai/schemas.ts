@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { mcpField } from "../mcp/wishes.ts";
 
 const anything = z.unknown().optional();
 const integer = (min: number) =>
@@ -102,6 +103,7 @@ export const chatBody = z.looseObject({
   top_logprobs: integer(0).max(MAX_LOGPROBS).nullish(),
   ...answerFields,
   reasoning_effort: z.union([z.string(), z.number()]).nullish(),
+  mcp: mcpField,
   chat_template_kwargs: z.record(z.string(), z.unknown()).nullish(),
   ...accepted,
   ...unserved,

@@ -2,6 +2,7 @@ import {
   CHAT_DEFAULTS,
   type ChatRequest,
   invalidRequest,
+  type McpWishes,
   type Message,
   type OutputFormat,
   type Part,
@@ -9,6 +10,7 @@ import {
   type Thinking,
   type ToolCall,
 } from "#core/contract";
+import { decodeWishes } from "../../mcp/wishes.ts";
 import { decodeSampling } from "../options-codec.ts";
 import { openReasoning } from "./reasoning-codec.ts";
 import {
@@ -71,6 +73,7 @@ export function decodeResponses(
       tools: tools.tools.filter((tool) => allowed?.has(tool.name) ?? true),
       toolChoice: choice,
       parallelToolCalls: body.parallel_tool_calls ?? true,
+      mcp: decodeMcpWishes(body, tools),
       format: decodeFormat(body),
       thinking: decodeThinking(body),
       templateKwargs: { ...body.chat_template_kwargs },
@@ -104,6 +107,21 @@ function toolsOf(
     return list.map((tool, j) => ({ tool, path: `input[${i}].tools[${j}]` }));
   });
   return [...own, ...added];
+}
+
+/** Tools of type "mcp" are run here. Clients that bring no tools at all get none either. */
+function decodeMcpWishes(body: ResponsesBody, { mcp }: DecodedTools): McpWishes | undefined {
+  const wishes = decodeWishes(body.mcp);
+  if (mcp.length === 0) {
+    return wishes ?? ((body.tools ?? []).length > 0 ? undefined : { expose: false });
+  }
+  return {
+    ...wishes,
+    expose: true,
+    autoExecute: wishes?.autoExecute ?? true,
+    servers: mcp.map(({ server }) => server),
+    tools: mcp.flatMap(({ server, tools }) => (tools ?? []).map((name) => `${server}__${name}`)),
+  };
 }
 
 function decodeFormat(body: ResponsesBody): OutputFormat | null {

@@ -1,4 +1,5 @@
 import type { ChatEvent, ChosenLogprob, TextLogprob, Usage } from "#core/contract";
+import { finiteLogprob } from "../options-codec.ts";
 import { FreeformReader } from "./freeform-codec.ts";
 import { sealReasoning } from "./reasoning-codec.ts";
 import type { ResponsesBody } from "./schemas.ts";
@@ -39,6 +40,10 @@ interface Open {
   close(isComplete: boolean): { events: StreamEvent[]; item: OutputItem };
 }
 
+/** Thoughts, and calls that were run here, are on the way to an answer. */
+const isNoAnswer = (item: OutputItem): boolean =>
+  item.type === "reasoning" || item.type === "mcp_call";
+
 const newId = (prefix: string): string => `${prefix}_${crypto.randomUUID().replaceAll("-", "")}`;
 
 /**
@@ -52,6 +57,8 @@ export class ResponseWriter {
   readonly #calls: ReadonlyMap<string, WireCall>;
   readonly #output: OutputItem[] = [];
   #open: { kind: ChatEvent["kind"]; item: Open } | undefined;
+  /** Calls that run now, by the model's id of them. */
+  readonly #running = new Map<string, { index: number; item: OutputItem }>();
   #status: Status;
   #usage: Usage | null = null;
   #error: unknown = null;
@@ -95,12 +102,18 @@ export class ResponseWriter {
       case "callEnd":
         yield* this.#leave(true);
         return;
+      case "run":
+        yield* this.#leave(true);
+        yield* this.#run(event);
+        return;
+      case "progress":
+        return;
+      case "result":
+        yield* this.#result(event);
+        return;
       case "end": {
         const isComplete = event.reason !== "length";
-        if (
-          this.#open?.kind !== "call" &&
-          this.#output.every((item) => item.type === "reasoning")
-        ) {
+        if (this.#open?.kind !== "call" && this.#output.every(isNoAnswer)) {
           // clients look for a message, even an empty one
           yield* this.#enter("text", (i) => this.#messageItem(i));
         }
@@ -164,6 +177,47 @@ export class ResponseWriter {
       user: body.user ?? null,
       metadata: body.metadata ?? {},
     };
+  }
+
+  /** A call that this server runs itself; several may run side by side. */
+  *#run(event: Extract<ChatEvent, { kind: "run" }>): Generator<StreamEvent> {
+    const index = this.#output.length;
+    const item = {
+      id: newId("mcp"),
+      type: "mcp_call",
+      status: "in_progress",
+      approval_request_id: null,
+      server_label: event.server,
+      name: event.name,
+      arguments: "",
+      output: null,
+      error: null,
+    };
+    const place = { item_id: item.id, output_index: index };
+    const whole = { ...item, arguments: event.arguments };
+    this.#output.push(whole);
+    this.#running.set(event.id, { index, item: whole });
+    yield added(index, item);
+    yield { type: "response.mcp_call.in_progress", ...place };
+    yield { type: "response.mcp_call_arguments.delta", ...place, delta: event.arguments };
+    yield { type: "response.mcp_call_arguments.done", ...place, arguments: event.arguments };
+  }
+
+  *#result(event: Extract<ChatEvent, { kind: "result" }>): Generator<StreamEvent> {
+    const running = this.#running.get(event.id);
+    if (!running) return;
+    this.#running.delete(event.id);
+    const { index } = running;
+    const state = event.isError ? "failed" : "completed";
+    const item = {
+      ...running.item,
+      status: state,
+      output: event.isError ? null : event.text,
+      error: event.isError ? event.text : null,
+    };
+    this.#output[index] = item;
+    yield { type: `response.mcp_call.${state}`, item_id: item.id, output_index: index };
+    yield { type: "response.output_item.done", output_index: index, item };
   }
 
   /** Opens an item of this kind, unless one is open. */
@@ -413,7 +467,11 @@ function parseObject(text: string): Record<string, unknown> {
   }
 }
 
-const encodeLogprob = ({ text, logprob, bytes }: TextLogprob) => ({ token: text, logprob, bytes });
+const encodeLogprob = ({ text, logprob, bytes }: TextLogprob) => ({
+  token: text,
+  logprob: finiteLogprob(logprob),
+  bytes,
+});
 const encodeChosen = (chosen: ChosenLogprob) => ({
   ...encodeLogprob(chosen),
   top_logprobs: chosen.top.map(encodeLogprob),

@@ -1,7 +1,7 @@
 import { Elysia } from "elysia";
 import { z } from "zod";
-import type { ChatEvent } from "#core/contract";
-import { streamChat } from "#front/service";
+import { type ChatEvent, invalidRequest } from "#core/contract";
+import { streamWithTools } from "#front/service";
 import { readJson } from "../../body.ts";
 import type { AppDeps, Server } from "../../deps.ts";
 import { endingOf } from "../../disconnect.ts";
@@ -107,6 +107,7 @@ class Responses {
       : [];
     const asked = typeof body.input === "string" ? body : { ...body, input: [...input] };
     const decoded = decodeResponses(asked, earlier);
+    for (const { server, path } of decoded.tools.mcp) this.#checkLabel(server, path);
     const head: ResponseHead = {
       id: `resp_${crypto.randomUUID().replaceAll("-", "")}`,
       createdAt: Math.floor(Date.now() / 1000),
@@ -117,7 +118,7 @@ class Responses {
     const isBackground = body.background ?? false;
     const { signal, abort } = endingOf(isBackground ? null : request, deps.shutdown);
     const events = observe(
-      warnings.watch(streamChat(deps.pool, decoded.request, signal)),
+      warnings.watch(streamWithTools(deps.pool, deps.mcp, decoded.request, signal)),
       { id: head.id, route: "responses", model: head.model, stream: body.stream ?? false },
       deps.requests,
     );
@@ -179,6 +180,17 @@ class Responses {
     }
     run.cancel();
     return Response.json(run.writer.response());
+  }
+
+  /** Servers come from the configuration on disk only, whatever address a request names. */
+  #checkLabel(server: string, path: string): void {
+    const known = (this.#deps.mcp?.manager.servers ?? []).map(({ name }) => name);
+    if (known.includes(server)) return;
+    const shown = known.join(", ") || "(none)";
+    throw invalidRequest(
+      `No MCP server with the label ${JSON.stringify(server.slice(0, 100))} is configured. Configured: ${shown}`,
+      `${path}.server_label`,
+    );
   }
 
   #follow(run: BackgroundRun, after: number, headers: Record<string, string> = {}): Response {

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { mcpField } from "../../mcp/wishes.ts";
 
 const anything = z.unknown().optional();
 const integer = (min: number) =>
@@ -83,6 +84,7 @@ export const responsesBody = z.looseObject({
   top_logprobs: integer(0).max(20).nullish(),
   service_tier: z.string().nullish(),
   chat_template_kwargs: z.record(z.string(), z.unknown()).nullish(),
+  mcp: mcpField,
   // would change the answer and are not served: refused unless null
   conversation: anything,
   prompt: anything,

@@ -15,6 +15,16 @@ export interface DecodedTools {
   readonly tools: readonly Tool[];
   /** By our name. */
   readonly calls: ReadonlyMap<string, WireCall>;
+  /** Servers of the configuration whose tools the request asks for. */
+  readonly mcp: readonly McpLabel[];
+}
+
+/** A tool entry of type "mcp". */
+export interface McpLabel {
+  readonly path: string;
+  readonly server: string;
+  /** Their names at the server; null: all. */
+  readonly tools: readonly string[] | null;
 }
 
 const strings = { type: "array", items: { type: "string" } } as const;
@@ -81,6 +91,7 @@ export function decodeTools(
 ): DecodedTools {
   const tools: Tool[] = [];
   const calls = new Map<string, WireCall>();
+  const mcp: McpLabel[] = [];
 
   const add = (tool: Omit<Tool, "name">, call: WireCall): void => {
     const { namespace, name } = call;
@@ -100,6 +111,8 @@ export function decodeTools(
       });
     } else if (tool.type === "function") {
       add(functionTool(tool), { kind: "function", name: nameOf(tool, path), namespace });
+    } else if (tool.type === "mcp") {
+      mcp.push(decodeMcp(tool, path));
     } else if (tool.type === "custom") {
       add(customTool(tool), { kind: "custom", name: nameOf(tool, path), namespace });
     } else if (tool.type === "tool_search" && tool["execution"] === "client") {
@@ -111,7 +124,25 @@ export function decodeTools(
   };
 
   for (const { tool, path } of wire) addOne(tool, path);
-  return { tools, calls };
+  return { tools, calls, mcp };
+}
+
+function decodeMcp(tool: WireTool, path: string): McpLabel {
+  const server = tool["server_label"];
+  if (typeof server !== "string" || server === "") {
+    const field = `${path}.server_label`;
+    throw invalidRequest(`Invalid value for "${field}": expected a name`, field);
+  }
+  const approval = tool["require_approval"];
+  if (approval === "always") {
+    const field = `${path}.require_approval`;
+    throw invalidRequest(`"${field}": calls cannot wait for an approval here, use "never"`, field);
+  }
+  const allowed = tool["allowed_tools"] as readonly string[] | { tool_names?: string[] } | null;
+  const names = Array.isArray(allowed)
+    ? (allowed as readonly string[])
+    : ((allowed as { tool_names?: string[] } | null)?.tool_names ?? null);
+  return { path, server, tools: names };
 }
 
 /** "mcp__server__" and "read" make "mcp__server__read", "files" and "read" make "files__read". */

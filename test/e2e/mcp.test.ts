@@ -1,0 +1,198 @@
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Client } from "@modelcontextprotocol/sdk/client/index.js";
+import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
+import type { Transport } from "@modelcontextprotocol/sdk/shared/transport.js";
+import { everything } from "../helpers/mcp.ts";
+import {
+  DEFAULT_MODEL,
+  DEFAULT_MODELS,
+  eventually,
+  startServer,
+  type TestServer,
+} from "../helpers/server.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "omlx-mcp-"));
+const config = join(folder, "mcp.json");
+let server: TestServer;
+
+beforeAll(async () => {
+  writeFileSync(
+    config,
+    JSON.stringify({
+      mcpServers: {
+        all: { ...everything(), allowedTools: ["echo", "get-sum", "get-tiny-image"] },
+        gone: { command: "omlx-no-such-program" },
+      },
+    }),
+  );
+  server = await startServer({
+    modelDirs: [DEFAULT_MODELS],
+    args: ["--mcp-config", config, "--mcp-expose-tools", "off", "--context-window", "4096"],
+  });
+  await eventually(
+    async () => ((await get("/mcp/tools")).count > 0 ? true : undefined),
+    "the tools",
+    30_000,
+  );
+});
+afterAll(async () => {
+  await server[Symbol.asyncDispose]();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+async function get(path: string) {
+  return (await (await fetch(`${server.baseURL}${path}`)).json()) as {
+    count: number;
+    tools: { name: string; server: string }[];
+    servers: { name: string; state: string; error: string | null }[];
+  };
+}
+
+const execute = (body: unknown, base = server.baseURL) =>
+  fetch(`${base}/mcp/execute`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(body),
+  });
+
+describe("/v1/mcp", () => {
+  test("lists servers and the tools that the configuration allows", async () => {
+    const { tools, count } = await get("/mcp/tools");
+    expect(tools.map((tool) => tool.name)).toEqual([
+      "all__echo",
+      "all__get-sum",
+      "all__get-tiny-image",
+    ]);
+    expect(count).toBe(3);
+    expect(tools[0]).toMatchObject({ server: "all", parameters: { type: "object" } });
+    const { servers } = await get("/mcp/servers");
+    expect(servers).toMatchObject([
+      { name: "all", state: "connected", transport: "stdio", tools_count: 3, error: null },
+      { name: "gone", state: "error", tools_count: 0 },
+    ]);
+    expect(servers[1]?.error).toContain("omlx-no-such-program");
+  });
+
+  test("executes: text, pictures, failures as data", async () => {
+    const echo = await execute({ tool_name: "all__echo", arguments: { message: "hi" } });
+    expect(await echo.json()).toEqual({
+      tool_name: "all__echo",
+      content: "Echo: hi",
+      is_error: false,
+      error_message: null,
+    });
+    const image = await execute({ tool_name: "all__get-tiny-image" });
+    const { content } = (await image.json()) as { content: { type: string }[] };
+    expect(content.map((part) => part.type)).toContain("image");
+    const wrong = await execute({ tool_name: "all__echo", arguments: {} });
+    expect(wrong.status).toBe(200);
+    const failed = (await wrong.json()) as { is_error: boolean; error_message: string };
+    expect(failed.is_error).toBe(true);
+    expect(failed.error_message).toContain("message");
+    const gone = await execute({ tool_name: "gone__x", arguments: {} });
+    expect(await gone.json()).toMatchObject({ is_error: true });
+  });
+
+  test("refuses what is no call", async () => {
+    const bad: [body: unknown, param: string][] = [
+      [{}, "tool_name"],
+      [{ tool_name: "all__nothing" }, "tool_name"],
+      [{ tool_name: "all__get-env" }, "tool_name"], // not among the allowed ones
+      [{ tool_name: "all__echo", arguments: [1] }, "arguments"],
+      [{ tool_name: "all__echo", arguments: "{}" }, "arguments"],
+    ];
+    for (const [body, param] of bad) {
+      const response = await execute(body);
+      expect(response.status).toBe(400);
+      expect(((await response.json()) as { error: { param: string } }).error.param).toBe(param);
+    }
+  });
+
+  test("without a configuration the lists are empty and a call says how to configure", async () => {
+    await using plain = await startServer({ modelDirs: [DEFAULT_MODELS] });
+    const lists = await Promise.all(
+      ["tools", "servers"].map(async (name) =>
+        (await fetch(`${plain.baseURL}/mcp/${name}`)).json(),
+      ),
+    );
+    expect(lists).toEqual([{ tools: [], count: 0 }, { servers: [] }]);
+    const response = await execute({ tool_name: "x" }, plain.baseURL);
+    expect(response.status).toBe(503);
+    expect(await response.text()).toContain("--mcp-config");
+  });
+});
+
+describe("/mcp: this server as an MCP server", () => {
+  async function connect(origin = server.origin): Promise<Client> {
+    const client = new Client({ name: "test", version: "1" });
+    await client.connect(new StreamableHTTPClientTransport(new URL(`${origin}/mcp`)) as Transport);
+    return client;
+  }
+  const textOf = (result: unknown) =>
+    (result as { content: { text: string }[] }).content.map((part) => part.text).join("");
+
+  test("an official client lists models and has them answer", async () => {
+    const client = await connect();
+    const { tools } = await client.listTools();
+    expect(tools.map((tool) => tool.name)).toContain("generate");
+    const models = JSON.parse(
+      textOf(await client.callTool({ name: "list_models", arguments: {} })),
+    );
+    expect(models).toMatchObject({
+      default: DEFAULT_MODEL,
+      models: [{ id: DEFAULT_MODEL, kind: "llm" }],
+    });
+    const answer = await client.callTool({
+      name: "generate",
+      arguments: { prompt: "What is the capital of France?", temperature: 0 },
+    });
+    expect(textOf(answer)).toBe("The capital of France is Paris.");
+    await client.close();
+  });
+
+  test("what goes wrong is a result with an error", async () => {
+    const client = await connect();
+    const unknown = await client.callTool({
+      name: "generate",
+      arguments: { prompt: "hi", model: "no-such-model" },
+    });
+    expect(unknown.isError).toBe(true);
+    expect(textOf(unknown)).toContain("no-such-model");
+    expect((await client.callTool({ name: "generate", arguments: {} })).isError).toBe(true);
+    await client.close();
+  });
+
+  test("asks for the key like every route", async () => {
+    await using locked = await startServer({
+      modelDirs: [DEFAULT_MODELS],
+      args: ["--api-key", "secret"],
+    });
+    await expect(connect(locked.origin)).rejects.toThrow();
+  });
+});
+
+test("a server that is ended ends its MCP servers", async () => {
+  const own = await startServer({ modelDirs: [DEFAULT_MODELS], args: ["--mcp-config", config] });
+  await eventually(
+    async () => {
+      const list = (await (await fetch(`${own.baseURL}/mcp/tools`)).json()) as { count: number };
+      return list.count > 0 ? true : undefined;
+    },
+    "the tools",
+    30_000,
+  );
+  expect(await own.stop("SIGTERM")).toBe(0);
+});
+
+test("a broken configuration is one line and exit code 2", async () => {
+  const broken = join(folder, "broken.json");
+  writeFileSync(broken, "{");
+  const own = await startServer({
+    modelDirs: [DEFAULT_MODELS],
+    args: ["--mcp-config", broken],
+  }).catch((error: unknown) => String(error));
+  expect(String(own)).toContain("broken.json");
+});
