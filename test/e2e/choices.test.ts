@@ -118,7 +118,7 @@ describe("streamCompletions()", () => {
           { path: "prompt[1]", content: [1, 1e6] },
         ],
         n: 1,
-        echo: false,
+        echo: null,
       },
       never,
     );

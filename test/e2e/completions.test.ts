@@ -189,7 +189,7 @@ describe("completions", () => {
     ["a prompt longer than the window", { prompt: "word ".repeat(3000) }, "prompt"],
     ["ranking", { best_of: 3 }, "best_of"],
     ["a suffix", { suffix: "end" }, "suffix"],
-    ["echo with log-probabilities", { echo: true, logprobs: 1 }, "logprobs"],
+    ["no tokens without echo", { max_tokens: 0 }, "max_tokens"],
     ["too many log-probabilities", { logprobs: 21 }, "logprobs"],
     ["129 choices", { n: 129 }, "n"],
   ];
@@ -227,6 +227,66 @@ describe("completions, log-probabilities", () => {
       const answer = await whole(ask(ids, { model: TINY, logprobs: 1, max_tokens: 1 }));
       const found = answer.choices[0]?.logprobs?.token_logprobs?.[0];
       expect(found).toBeCloseTo((row[greedy[0] as number] as number) - lse, 4);
+    }
+  });
+
+  test("those of an echoed prompt are the reference's in float32", async () => {
+    const { prompts, full, fullPrompt } = await readTiny(TINY);
+    const ids = prompts[fullPrompt]?.ids ?? [];
+    const params = ask(ids, { model: TINY, echo: true, logprobs: 3, max_tokens: 0 });
+    const { choices, usage } = await whole(params);
+    const { tokens = [], token_logprobs = [], top_logprobs = [] } = choices[0]?.logprobs ?? {};
+    expect(usage?.completion_tokens).toBe(0);
+    expect(choices[0]?.finish_reason).toBe("length");
+    expect(tokens).toHaveLength(ids.length);
+    expect([token_logprobs[0], top_logprobs[0]]).toEqual([null as never, null as never]);
+    for (const [i, id] of ids.entries()) {
+      if (i === 0) continue;
+      const row = full[i - 1] as Float32Array;
+      const max = Math.max(...row);
+      const lse = max + Math.log(row.reduce((sum, value) => sum + Math.exp(value - max), 0));
+      expect(token_logprobs[i]).toBeCloseTo((row[id] as number) - lse, 4);
+      expect(Math.max(...Object.values(top_logprobs[i] ?? {}))).toBeCloseTo(max - lse, 4);
+    }
+  });
+
+  test("those of an echoed prompt are the same whatever was computed before", async () => {
+    const [passage] = await readPassages();
+    const ids = passage?.ids.slice(0, 140) as number[];
+    const params = ask(ids, { echo: true, logprobs: 1, max_tokens: 2 });
+    const [first, second] = await Promise.all([whole(params), whole(params)]);
+    const third = await whole(params);
+    const [a, b, c] = [first, second, third].map(({ choices }) => choices[0]?.logprobs);
+    expect(a?.tokens).toHaveLength(142);
+    expect(b).toEqual(a as never);
+    expect(c).toEqual(a as never);
+    expect(third.usage?.prompt_tokens_details?.cached_tokens).toBe(0);
+    let compared = 0;
+    for (const [i, id] of ids.entries()) {
+      const reference = passage?.top[i - 1];
+      const at = reference?.ids.indexOf(id) ?? -1;
+      if (!reference || at < 0) continue;
+      compared++;
+      const expected = reference.logprobs[at] as number;
+      expect(Math.abs((a?.token_logprobs?.[i] as number) - expected)).toBeLessThan(0.1);
+    }
+    expect(compared).toBeGreaterThan(110);
+  });
+
+  test("places of an echoed prompt and its answer are places in the whole text", async () => {
+    const prompt = "<|im_start|>user\nCafé 🙂 – 東京";
+    const { choices } = await whole(ask(prompt, { echo: true, logprobs: 1, max_tokens: 6 }));
+    const { tokens = [], text_offset = [] } = choices[0]?.logprobs ?? {};
+    const characters = [...(choices[0]?.text ?? "")];
+    expect(characters.join("")).toStartWith(prompt);
+    const { pieces } = await streamed(ask(prompt, { echo: true, logprobs: 1, max_tokens: 6 }));
+    const parts = pieces.flatMap((piece) => piece.choices[0]?.logprobs ?? []);
+    expect(parts.flatMap((part) => part.tokens ?? [])).toEqual(tokens);
+    expect(parts.flatMap((part) => part.text_offset ?? [])).toEqual(text_offset);
+    for (const [i, token] of tokens.entries()) {
+      if (token.startsWith("bytes:")) continue;
+      const at = text_offset[i] as number;
+      expect(characters.slice(at, at + [...token].length).join("")).toBe(token);
     }
   });
 

@@ -173,6 +173,10 @@ def completions() -> None:
         math.isclose(top[token], value)
         for token, value, top in zip(logprobs.tokens, logprobs.token_logprobs, logprobs.top_logprobs)
     )
+    scored = complete(echo=True, logprobs=1, max_tokens=0).choices[0]
+    assert scored.text == "The capital of France is" == "".join(scored.logprobs.tokens)
+    assert scored.logprobs.token_logprobs[0] is None
+    assert all(value < 0 for value in scored.logprobs.token_logprobs[1:])
     assert complete(stop="Paris").choices[0].text == " "
     seeds = [complete(temperature=1, seed=4, top_p=0.9).choices[0].text for _ in range(2)]
     assert seeds[0] == seeds[1]

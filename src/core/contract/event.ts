@@ -14,7 +14,7 @@ export interface TextLogprob {
   /** The token's text; U+FFFD where its bytes are part of a character. */
   readonly text: string;
   readonly bytes: readonly number[];
-  /** Natural logarithm of the probability before temperature and filters. */
+  /** Natural logarithm of the probability before temperature and filters; NaN for the first token of a prompt. */
   readonly logprob: number;
 }
 

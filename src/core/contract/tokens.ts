@@ -47,6 +47,8 @@ export interface TokenRequest {
   readonly lane: Lane;
   /** How many alternatives to report per token; null: no log-probabilities. */
   readonly topLogprobs: number | null;
+  /** Whether the prompt's own tokens have their log-probabilities reported, too; nothing of it is reused then. */
+  readonly scoresPrompt?: boolean | undefined;
   readonly constraint: Constraint | null;
   readonly thinkingBudget: ThinkingBudget | null;
 }
@@ -77,6 +79,8 @@ export type TokenEvent =
       readonly total: number;
       /** Prompt tokens whose keys and values were reused; part of `done`. */
       readonly cached?: number | undefined;
+      /** Of further prompt tokens in their order, when asked for; the first token of a prompt has none. */
+      readonly logprobs?: readonly TokenLogprob[] | undefined;
       /** Told once: why the request's constraint is not enforced. */
       readonly relaxed?: string | undefined;
     }

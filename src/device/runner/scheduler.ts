@@ -8,12 +8,14 @@ import {
   type TokenRequest,
 } from "#core/contract";
 import { type Batch, BlockPool, PrefixTree, type TreeNode } from "#device/cache";
-import { assembleBatch, type PlannedRows } from "./batch.ts";
+import { assembleBatch, type LogitUse, logitUses, type PlannedRows } from "./batch.ts";
 import { Pace } from "./pace.ts";
 import { byAge, Sequence } from "./sequence.ts";
 
 /** Rows of one step at most: bounds the memory of activations. */
 const MAX_BATCH_ROWS = 2048;
+/** Rows of a chunk whose logits are all wanted, at most: bounds their memory. */
+const MAX_SCORED_ROWS = 128;
 /** Tokens that every running sequence should be able to add before the pool is full, at most. */
 const RESERVE_TOKENS = 256;
 /** A short prompt goes before long ones; it fits into this share of a chunk. */
@@ -55,7 +57,9 @@ export type CacheEffect =
 export interface Plan {
   readonly batch: Batch;
   readonly work: readonly PlannedRows[];
-  /** The sequences that get a token, in the order of batch.logitRows. */
+  /** What each of batch.logitRows is for. */
+  readonly uses: readonly LogitUse[];
+  /** The sequences that get a token, in the order of their rows. */
   readonly sampled: readonly Sequence[];
 }
 
@@ -63,6 +67,9 @@ export interface Plan {
 export type Sampled =
   | { readonly id: number; readonly logprob?: TokenLogprob | undefined }
   | { readonly error: ErrorData };
+
+/** What a step found of prompts that are scored. */
+export type PromptScores = ReadonlyMap<Sequence, readonly TokenLogprob[]>;
 
 export interface Settled {
   readonly events: readonly StepEvent[];
@@ -194,6 +201,7 @@ export class Scheduler {
     return {
       batch: assembleBatch(work),
       work,
+      uses: logitUses(work),
       sampled: work.filter((w) => w.isSampled).map((w) => w.sequence),
     };
   }
@@ -203,8 +211,15 @@ export class Scheduler {
    *
    * @param sampled one per plan.sampled, in that order
    * @param nowMs   for the books on service time; elapsedMs is the step's own time
+   * @param scores  log-probabilities of prompt tokens
    */
-  settle(plan: Plan, sampled: readonly Sampled[], elapsedMs: number, nowMs: number): Settled {
+  settle(
+    plan: Plan,
+    sampled: readonly Sampled[],
+    elapsedMs: number,
+    nowMs: number,
+    scores: PromptScores = new Map(),
+  ): Settled {
     if (sampled.length !== plan.sampled.length)
       throw new Error(`${sampled.length} tokens for ${plan.sampled.length} sequences`);
     const decodeRows = plan.work.filter((w) => !w.sequence.isPrefill).length;
@@ -224,6 +239,8 @@ export class Scheduler {
       const wasPrefill = sequence.isPrefill;
       if (wasPrefill) sequence.servedStep = step;
       sequence.computed += rows;
+      const logprobs = scores.get(sequence);
+      sequence.scored += logprobs?.length ?? 0;
       this.#sealFull(sequence);
       const mine: TokenEvent[] = [];
       if (wasPrefill && sequence.generated === 0)
@@ -232,6 +249,7 @@ export class Scheduler {
           done: sequence.computed,
           total: sequence.promptTokens,
           cached: sequence.cachedTokens,
+          ...(logprobs ? { logprobs } : {}),
         });
       if (result) mine.push(...this.#append(sequence, result.id, result.logprob, nowMs));
       if (mine.length > 0) events.push({ id, events: mine });
@@ -280,6 +298,7 @@ export class Scheduler {
 
   /** Whether a running prefill is about to store a block that this prompt could reuse. */
   #isHeld(sequence: Sequence): boolean {
+    if (sequence.scoresPrompt) return false;
     for (const other of this.#running) {
       if (!other.isPrefill || this.#sharedBlocks(sequence, other) <= other.sealed) continue;
       if (sequence.lane < other.lane) other.isPromoted = true;
@@ -302,7 +321,9 @@ export class Scheduler {
 
   /** @returns false if the cache has no room for it now */
   #admit(sequence: Sequence): boolean {
-    const { blocks, node } = this.#tree.match(sequence.ids, this.#options.salt);
+    // What was computed before has no logits any more.
+    const known = sequence.scoresPrompt ? [] : sequence.ids;
+    const { blocks, node } = this.#tree.match(known, this.#options.salt);
     this.#tree.pin(node);
     const available = this.#pool.numFree + this.#tree.numEvictable;
     const promised = this.#running.reduce((sum, s) => sum + this.#blocksToCome(s, s.blocks), 0);
@@ -462,7 +483,8 @@ export class Scheduler {
 
   /** Up to `limit` further rows, as far as blocks go without preempting anybody. */
   #affordableRows(sequence: Sequence, given: number, limit: number): number {
-    const rows = Math.min(limit, sequence.pending - given);
+    const most = sequence.scoresPrompt ? MAX_SCORED_ROWS - given : limit;
+    const rows = Math.min(limit, most, sequence.pending - given);
     if (rows <= 0) return 0;
     const from = sequence.computed + given;
     this.#cover(sequence, from + rows);

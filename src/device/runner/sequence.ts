@@ -29,6 +29,8 @@ export class Sequence {
   node: TreeNode | null = null;
   /** Prompt tokens that the tree gave at the first admission. */
   cachedTokens = -1;
+  /** Prompt tokens before this one whose successor's log-probability was reported. */
+  scored = 0;
   /** Number of the last step that prefilled this sequence. */
   servedStep = -1;
   /** Whole blocks shared with other sequences, by their `seq`. */
@@ -57,6 +59,12 @@ export class Sequence {
 
   get isPrefill(): boolean {
     return this.computed < this.prefillEnd;
+  }
+
+  /** Whether log-probabilities of the prompt are still owed. */
+  get scoresPrompt(): boolean {
+    const { scoresPrompt, topLogprobs } = this.request;
+    return scoresPrompt === true && topLogprobs !== null && this.scored < this.promptTokens - 1;
   }
 
   /** Ids that the next token must not be. */

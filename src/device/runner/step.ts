@@ -1,9 +1,15 @@
-import { type ErrorData, OmlxError, type StepEvent, toErrorData } from "#core/contract";
+import {
+  type ErrorData,
+  OmlxError,
+  type StepEvent,
+  type TokenLogprob,
+  toErrorData,
+} from "#core/contract";
 import type { KvCache } from "#device/cache";
 import * as mx from "#device/mlx";
-import { inverseTemperature, readRows, sampleRow } from "#device/sample";
+import { inverseTemperature, logprobOf, readRows, sampleRow } from "#device/sample";
 import type { Model } from "#device/zoo";
-import type { CacheEffect, Plan, Sampled, Scheduler } from "./scheduler.ts";
+import type { CacheEffect, Plan, PromptScores, Sampled, Scheduler } from "./scheduler.ts";
 
 export interface StepParts {
   readonly model: Pick<Model, "forward">;
@@ -34,9 +40,9 @@ export function step(parts: StepParts): StepResult | null {
   parts.onPlan?.(plan.work.length);
   let result: StepResult;
   try {
-    const sampled = mx.scope(() => forwardAndSample(parts, plan));
+    const { sampled, scores } = mx.scope(() => forwardAndSample(parts, plan));
     const endMs = performance.now();
-    result = scheduler.settle(plan, sampled, endMs - startMs, endMs);
+    result = scheduler.settle(plan, sampled, endMs - startMs, endMs, scores);
   } catch (error) {
     if (!(error instanceof OmlxError)) throw error;
     const data = toErrorData(error);
@@ -66,14 +72,33 @@ export function applyEffects(cache: KvCache, effects: readonly CacheEffect[]): v
   }
 }
 
-function forwardAndSample({ model, cache, isNative }: StepParts, plan: Plan): Sampled[] {
+interface Drawn {
+  /** One per plan.sampled. */
+  readonly sampled: Sampled[];
+  readonly scores: PromptScores;
+}
+
+function forwardAndSample({ model, cache, isNative }: StepParts, plan: Plan): Drawn {
   try {
     const logits = model.forward(plan.batch, cache); // (R, V)
-    if (!logits) return [];
-    const requests = plan.sampled.map((sequence) => sequence.request);
-    const inverse = requests.map((request) => inverseTemperature(request.sampling.temperature));
-    const rows = readRows(logits, inverse, isNative);
-    return rows.map((row, r) => sampleOne(row, plan.sampled[r] as Plan["sampled"][number]));
+    const sampled: Sampled[] = [];
+    const scores = new Map<Plan["sampled"][number], TokenLogprob[]>();
+    if (!logits) return { sampled, scores };
+    const inverse = plan.uses.map(({ sequence }) =>
+      inverseTemperature(sequence.request.sampling.temperature),
+    );
+    for (const [r, row] of readRows(logits, inverse, isNative).entries()) {
+      const { sequence, position, isScored, isSampled } = plan.uses[r] as Plan["uses"][number];
+      if (isScored) {
+        const { ids, request } = sequence;
+        const score = logprobOf(row, ids[position + 1] as number, request.topLogprobs ?? 0);
+        const known = scores.get(sequence);
+        if (known) known.push(score);
+        else scores.set(sequence, [score]);
+      }
+      if (isSampled) sampled.push(sampleOne(row, sequence));
+    }
+    return { sampled, scores };
   } finally {
     cache.end();
   }

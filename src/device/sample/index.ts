@@ -6,6 +6,7 @@
  * - It works on the most probable tokens of a row; the whole row is read only when these are not enough.
  */
 export * from "./candidates.ts";
+export { logprobOf } from "./logprobs.ts";
 export { randomSeed } from "./random.ts";
 export * from "./rows.ts";
 export * from "./sampler.ts";

@@ -10,8 +10,8 @@ export interface CompleteRequest extends AnswerOptions {
   readonly prompts: readonly RawPrompt[];
   /** Continuations of each prompt. */
   readonly n: number;
-  /** The text of a choice begins with its prompt. */
-  readonly echo: boolean;
+  /** "first": the text of a choice begins with its prompt; "only": nothing comes after it. */
+  readonly echo: "first" | "only" | null;
 }
 
 export interface RawPrompt {
@@ -36,21 +36,24 @@ export async function* streamCompletions(
   const { text, engine } = lease;
   const { prompts, n, echo } = request;
   const choices: Continuation[] = [];
-  const echoes: string[] = [];
   for (const { path, content } of prompts) {
     if (typeof content !== "string") checkIds(content, engine.info.vocabSize, path);
-    const prompt = await text.encodeRaw(content, request, engine.info, path);
+    const encoded = await text.encodeRaw(content, request, engine.info, path);
+    const prompt: TokenRequest = {
+      ...encoded,
+      scoresPrompt: echo !== null && request.topLogprobs !== null,
+    };
+    const echoed = {
+      text: typeof content === "string" ? content : text.textOf(content),
+      isAll: echo === "only",
+    };
     for (let i = 0; i < n; i++) {
-      const own: TokenRequest = choiceOf(prompt, i);
-      choices.push({ prompt: own, reader: text.rawReader(request, own) });
-      if (echo) echoes.push(typeof content === "string" ? content : text.textOf(content));
+      const own = choiceOf(prompt, i);
+      const reader = text.rawReader(request, own, echo === null ? null : echoed);
+      choices.push({ prompt: own, reader });
     }
   }
-  for await (const event of streamAll(lease, request.model, choices, signal)) {
-    yield event;
-    if (event.kind !== "start" || !echo) continue;
-    yield { kind: "text", text: echoes[event.choice] ?? "", choice: event.choice };
-  }
+  yield* streamAll(lease, request.model, choices, signal);
 }
 
 function checkIds(ids: readonly number[], vocabSize: number, path: string): void {

@@ -6,7 +6,7 @@ const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 const encoder = new TextEncoder();
 
 /** The token's bytes as it prints; a special token prints its name here, though it is no part of a text. */
-function bytesOf(vocabulary: Vocabulary, id: number): Uint8Array {
+export function tokenBytes(vocabulary: Vocabulary, id: number): Uint8Array {
   const name = vocabulary.specials.get(id);
   if (name !== undefined) return encoder.encode(name);
   const { bytes, offsets } = vocabulary;
@@ -15,11 +15,11 @@ function bytesOf(vocabulary: Vocabulary, id: number): Uint8Array {
 
 /** What tokens print one after the other, special tokens by their names. */
 export function textOfTokens(vocabulary: Vocabulary, ids: readonly number[]): string {
-  return decoder.decode(Buffer.concat(ids.map((id) => bytesOf(vocabulary, id))));
+  return decoder.decode(Buffer.concat(ids.map((id) => tokenBytes(vocabulary, id))));
 }
 
 function inWords(vocabulary: Vocabulary, id: number, logprob: number): TextLogprob {
-  const bytes = bytesOf(vocabulary, id);
+  const bytes = tokenBytes(vocabulary, id);
   return { id, text: decoder.decode(bytes), bytes: [...bytes], logprob };
 }
 

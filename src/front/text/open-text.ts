@@ -5,6 +5,7 @@ import type {
   ModelEntry,
   TokenRequest,
 } from "#core/contract";
+import { type Echo, EchoReader } from "./echo-reader.ts";
 import { textOfTokens } from "./logprobs.ts";
 import type { LoadedText } from "./messages.ts";
 import { type ModelFacts, stopTextsOf, toTokenRequest } from "./prompt.ts";
@@ -44,8 +45,8 @@ export interface TextModel {
   countTokens(request: ChatRequest): Promise<number>;
   /** Reads the answer to `prompt`, which `encode` made of `request`. */
   reader(request: ChatRequest, prompt: TokenRequest): Reader;
-  /** Reads the continuation of a raw prompt: text and nothing else. */
-  rawReader(options: AnswerOptions, prompt: TokenRequest): Reader;
+  /** Reads the continuation of a raw prompt: text and nothing else, after the prompt itself if it is echoed. */
+  rawReader(options: AnswerOptions, prompt: TokenRequest, echo: Echo | null): Reader;
   /** What token ids print, special tokens by their names. */
   textOf(ids: readonly number[]): string;
   /** Ends the Worker. Readers go on working. */
@@ -144,9 +145,11 @@ class WorkerTextModel implements TextModel {
     return createReader(this.#loaded.vocabulary, request, prompt, stopTexts, reading);
   }
 
-  rawReader(options: AnswerOptions, prompt: TokenRequest): Reader {
+  rawReader(options: AnswerOptions, prompt: TokenRequest, echo: Echo | null): Reader {
     const stopTexts = stopTextsOf(options, this.#facts);
-    return createReader(this.#loaded.vocabulary, options, prompt, stopTexts);
+    const { vocabulary } = this.#loaded;
+    const reader = createReader(vocabulary, options, prompt, stopTexts);
+    return echo === null ? reader : new EchoReader(reader, echo, vocabulary, prompt.promptIds);
   }
 
   textOf(ids: readonly number[]): string {

@@ -1,6 +1,12 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { GREEDY, OmlxError, type TokenEvent, type TokenRequest } from "#core/contract";
+import {
+  GREEDY,
+  OmlxError,
+  type TokenEvent,
+  type TokenLogprob,
+  type TokenRequest,
+} from "#core/contract";
 // The files themselves, not the room's door: the door also opens the native library.
 import { type Plan, type Sampled, Scheduler } from "../../../src/device/runner/scheduler.ts";
 
@@ -191,7 +197,8 @@ class Rig {
       expect([...batch.positions.slice(span.start, span.start + span.rows)]).toEqual(
         Array.from({ length: span.rows }, (_, i) => span.offset + i),
       );
-      if (!batch.logitRows.includes(span.start + span.rows - 1)) continue;
+      const last = span.start + span.rows - 1;
+      if (!plan.uses.some(({ row, isSampled }) => isSampled && row === last)) continue;
       const sequence = plan.sampled[sampled.length];
       const history = this.storage.read(plan, span);
       expect(history).toEqual(sequence?.ids as number[]);
@@ -204,7 +211,14 @@ class Rig {
     const decodeRows = plan.work.filter((w) => !w.sequence.isPrefill).length;
     const elapsedMs = this.#cost(batch.ids.length - decodeRows, decodeRows);
     this.nowMs += elapsedMs;
-    const { events } = this.scheduler.settle(plan, sampled, elapsedMs, this.nowMs);
+    expect(plan.uses.map(({ row }) => row)).toEqual([...batch.logitRows]);
+    const scores = new Map<Plan["sampled"][number], TokenLogprob[]>();
+    for (const { sequence, position, isScored } of plan.uses) {
+      if (!isScored) continue;
+      const score = { id: sequence.ids[position + 1] as number, logprob: -position, top: [] };
+      scores.set(sequence, [...(scores.get(sequence) ?? []), score]);
+    }
+    const { events } = this.scheduler.settle(plan, sampled, elapsedMs, this.nowMs, scores);
     this.#apply();
     for (const { id, events: mine } of events) {
       this.events.set(id, [...(this.events.get(id) ?? []), ...mine]);
@@ -263,6 +277,32 @@ describe("Scheduler, one request", () => {
       cachedTokens: 0,
       completionTokens: alone(request).length,
     });
+  });
+
+  test("a scored prompt is computed anew, and every token of it is scored once, in order", () => {
+    const rig = new Rig({ numBlocks: 200, cost: () => 1 });
+    const promptIds = prompt(200);
+    const plain = rig.submit({ id: "plain", promptIds, maxTokens: 3 });
+    rig.drain();
+    const ids = ["a", "b", "c"];
+    for (const id of ids) {
+      rig.submit({ id, promptIds, maxTokens: 3, topLogprobs: 0, scoresPrompt: true });
+    }
+    rig.drain();
+    for (const id of ids) {
+      expect(rig.tokens.get(id)).toEqual(alone(plain));
+      expect(rig.finish(id)?.usage.cachedTokens).toBe(0);
+      const scores = (rig.events.get(id) ?? []).flatMap((event) =>
+        event.kind === "prefill" ? (event.logprobs ?? []) : [],
+      );
+      expect(scores.map((score) => score.id)).toEqual(promptIds.slice(1));
+      expect(scores.map((score) => -score.logprob)).toEqual([...promptIds.slice(1).keys()]);
+    }
+    for (const { work } of rig.plans) {
+      for (const { sequence, rows } of work) {
+        if (sequence.request.scoresPrompt) expect(rows).toBeLessThanOrEqual(128);
+      }
+    }
   });
 
   test("a stop id ends the text and is not part of it", () => {

@@ -43,22 +43,19 @@ export function decodeCompletion(body: CompletionBody): DecodedCompletion {
       "best_of",
     );
   }
-  if (body.echo === true && body.logprobs != null) {
-    throw invalidRequest(
-      'Log-probabilities of the prompt are not served: use "logprobs" without "echo"',
-      "logprobs",
-    );
+  if (body.max_tokens === 0 && body.echo !== true) {
+    throw invalidRequest('"max_tokens" may be 0 only with "echo"', "max_tokens");
   }
   const options = decodeOptions(body);
   return {
     request: {
       ...options,
-      maxTokens: options.maxTokens ?? DEFAULT_MAX_TOKENS,
+      maxTokens: Math.max(options.maxTokens ?? DEFAULT_MAX_TOKENS, 1), // of 0, the reader tells none
       topLogprobs: body.logprobs ?? null,
       model: body.model ?? "",
       prompts: decodePrompts(body.prompt),
       n,
-      echo: body.echo ?? false,
+      echo: body.echo !== true ? null : body.max_tokens === 0 ? "only" : "first",
     },
     stream: body.stream ?? false,
     includeUsage: body.stream_options?.include_usage ?? false,
@@ -102,15 +99,20 @@ function encodeLogprobs(logprobs: readonly ChosenLogprob[]) {
   if (logprobs.length === 0) return null;
   return {
     tokens: logprobs.map(spell),
-    token_logprobs: logprobs.map(({ logprob }) => finiteLogprob(logprob)),
+    token_logprobs: logprobs.map((token) => (isFirst(token) ? null : finiteLogprob(token.logprob))),
     top_logprobs: logprobs.map((chosen) =>
-      Object.fromEntries(
-        [...chosen.top, chosen].map((token) => [spell(token), finiteLogprob(token.logprob)]),
-      ),
+      isFirst(chosen)
+        ? null
+        : Object.fromEntries(
+            [...chosen.top, chosen].map((token) => [spell(token), finiteLogprob(token.logprob)]),
+          ),
     ),
     text_offset: logprobs.map(({ offset }) => offset),
   };
 }
+
+/** The first token of an echoed prompt has no probability. */
+const isFirst = ({ logprob }: TextLogprob): boolean => Number.isNaN(logprob);
 
 /** A token that is part of a character has no text of its own; OpenAI spells its bytes. */
 function spell({ text, bytes }: TextLogprob): string {

@@ -129,6 +129,7 @@ export const completionBody = z.looseObject({
   best_of: integer(1).nullish(),
   suffix: z.string().nullish(),
   ...answerFields,
+  max_tokens: integer(0).nullish(),
 });
 export type CompletionBody = z.output<typeof completionBody>;
 
