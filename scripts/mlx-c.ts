@@ -10,13 +10,13 @@
  *
  * MLX_ROOT holds include/ and lib/ of the MLX that this mlx-c was made for; by default it is the wheel of 0.31.2, which
  * mlx-c 0.6.0 goes with (Linux on x86-64 only; `bun scripts/mlx-c.ts --mlx` prints its folder). `--rehearse` installs our
- * own subset as the mlx-c: it shows that this way works, not that mlx-c does.
+ * own subset as the mlx-c, over the MLX that it is written for: it shows that this way works, not that mlx-c does.
  */
 import { copyFileSync, cpSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import { cpus } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { HEADERS, readDeclarations, signatureDigest } from "./gen-symbols.ts";
-import { fetchWheel, run, type Wheel } from "./wheels.ts";
+import { fetchWheel, run, WHEELS, type Wheel } from "./wheels.ts";
 
 const ROOT = join(import.meta.dir, "..");
 const SOURCE = join(ROOT, "libmlxc");
@@ -36,14 +36,13 @@ const TESTS = ["bindings", "donation", "dtype", "errors", "ffi-soak", "ops", "sc
   (name) => `test/device/mlx/${name}.test.ts`,
 );
 
+const isRehearsal = process.argv.includes("--rehearse");
 const mlxRoot = process.env["MLX_ROOT"] || (await mlxWheel());
 if (process.argv.includes("--mlx")) {
   process.stdout.write(`${mlxRoot}\n`);
   process.exit(0);
 }
-const mlxcRoot = process.argv.includes("--rehearse")
-  ? await installSubset()
-  : process.env["MLXC_ROOT"];
+const mlxcRoot = isRehearsal ? await installSubset() : process.env["MLXC_ROOT"];
 if (!mlxcRoot) {
   process.stderr.write("MLXC_ROOT must name an installed mlx-c; scripts/mlx-c.ts tells how\n");
   process.exit(2);
@@ -65,7 +64,7 @@ async function mlxWheel(): Promise<string> {
   if (process.platform !== "linux" || process.arch !== "x64") {
     throw new Error("MLX_ROOT must name the MLX that this mlx-c was made for");
   }
-  return join(await fetchWheel(MLX), "mlx");
+  return join(await fetchWheel(isRehearsal ? WHEELS["mlx-linux-x64"] : MLX), "mlx");
 }
 
 async function build(mlxc: string): Promise<void> {
