@@ -197,7 +197,6 @@ describe("bad bodies", () => {
         { messages: [{ role: "user", content: [{ type: "image_url" }] }] },
         "messages[0].content[0]",
       ],
-      [{ tools: [{ type: "function", function: { name: "f" } }] }, "tools"],
       [{ top_logprobs: 2 }, "top_logprobs"],
       [{ n: 1000 }, "n"],
     ];

@@ -4,6 +4,7 @@ import type {
   ChosenLogprob,
   FinishReason,
   TokenRequest,
+  ToolCall,
   Usage,
 } from "#core/contract";
 import { OmlxError } from "#core/contract";
@@ -74,6 +75,8 @@ export interface ToolRun {
 export interface ChatResult {
   readonly text: string;
   readonly reasoning: string;
+  /** Complete calls only. */
+  readonly calls: readonly ToolCall[];
   /** Of the text's tokens; empty when nobody asked. */
   readonly logprobs: readonly ChosenLogprob[];
   /** In the order in which they began. */
@@ -97,15 +100,27 @@ export class AnswerFold {
   readonly #reasoning: string[] = [];
   readonly #logprobs: ChosenLogprob[] = [];
   readonly #runs = new Map<string, ToolRun>();
+  readonly #open = new Map<number, { id: string; name: string; arguments: string }>();
+  readonly #calls: ToolCall[] = [];
   #end: Extract<ChatEvent, { kind: "end" }> | undefined;
 
   add(event: ChatEvent): void {
     switch (event.kind) {
       case "start":
-      case "call":
-      case "arguments":
-      case "callEnd":
         break;
+      case "call":
+        this.#open.set(event.index, { id: event.id, name: event.name, arguments: "" });
+        break;
+      case "arguments": {
+        const call = this.#open.get(event.index);
+        if (call !== undefined) call.arguments += event.text;
+        break;
+      }
+      case "callEnd": {
+        const call = this.#open.get(event.index);
+        if (call !== undefined) this.#calls.push(call);
+        break;
+      }
       case "text":
         this.#text.push(event.text);
         this.#logprobs.push(...(event.logprobs ?? []));
@@ -141,6 +156,7 @@ export class AnswerFold {
     return {
       text: this.#text.join(""),
       reasoning: this.#reasoning.join(""),
+      calls: this.#calls,
       logprobs: this.#logprobs,
       runs: [...this.#runs.values()],
       reason: this.#end.reason,

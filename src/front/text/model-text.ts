@@ -93,7 +93,18 @@ export class ModelText {
       );
     }
     const input = toTemplateInput(conversation, this.#controls);
-    return { text: this.#template.render(input), marker: input.marker };
+    const text = this.#template.render(input);
+    const opens = conversation.opensThoughts === true && input.cut === null;
+    return { text: opens ? this.#openThoughts(text) : text, marker: input.marker };
+  }
+
+  /** Begins thoughts behind a prompt that neither begins nor rules them out. */
+  #openThoughts(text: string): string {
+    const { thoughts } = this.loaded.speech;
+    if (thoughts === null) return text;
+    const tail = text.trimEnd();
+    const isSettled = tail.endsWith(thoughts.begin.trimEnd()) || tail.endsWith(thoughts.end);
+    return isSettled ? text : `${text}${thoughts.begin.trimEnd()}\n`;
   }
 
   /**

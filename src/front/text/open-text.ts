@@ -6,9 +6,10 @@ import type {
   TokenRequest,
 } from "#core/contract";
 import { type Echo, EchoReader } from "./echo-reader.ts";
+import { grammarVocabularyOf } from "./grammar-vocabulary.ts";
 import { textOfTokens } from "./logprobs.ts";
 import type { LoadedText } from "./messages.ts";
-import { type ModelFacts, stopTextsOf, toTokenRequest } from "./prompt.ts";
+import { conversationOf, type ModelFacts, stopTextsOf, toTokenRequest } from "./prompt.ts";
 import { createReader, type Reader } from "./reader.ts";
 import { Speech } from "./speech.ts";
 import { TextWorker } from "./text-worker.ts";
@@ -88,6 +89,7 @@ class WorkerTextModel implements TextModel {
   readonly #loaded: LoadedText;
   readonly #facts: ModelFacts;
   readonly #speech: Speech;
+  #grammarVocabulary: GrammarVocabulary | undefined;
 
   constructor(worker: TextWorker, loaded: LoadedText) {
     this.#worker = worker;
@@ -110,8 +112,8 @@ class WorkerTextModel implements TextModel {
   }
 
   get grammarVocabulary(): GrammarVocabulary {
-    const { vocabulary, addedIds } = this.#loaded;
-    return { bytes: vocabulary.bytes, offsets: vocabulary.offsets, addedIds };
+    this.#grammarVocabulary ??= grammarVocabularyOf(this.#loaded);
+    return this.#grammarVocabulary;
   }
 
   async encode(
@@ -119,7 +121,8 @@ class WorkerTextModel implements TextModel {
     limits: { readonly contextWindow: number },
   ): Promise<TokenRequest> {
     const ids = Array.from(await this.#ids(request));
-    return toTokenRequest(request, ids, this.#facts, limits, "messages");
+    const plain = toTokenRequest(request, ids, this.#facts, limits, "messages");
+    return { ...plain, ...this.#speech.limits(request, ids) };
   }
 
   async encodeRaw(
@@ -160,8 +163,7 @@ class WorkerTextModel implements TextModel {
     this.#worker.dispose();
   }
 
-  #ids({ messages, tools, templateKwargs }: ChatRequest): Promise<Int32Array<ArrayBuffer>> {
-    const conversation = { messages, tools, templateKwargs };
-    return this.#worker.encode({ kind: "conversation", conversation });
+  #ids(request: ChatRequest): Promise<Int32Array<ArrayBuffer>> {
+    return this.#worker.encode({ kind: "conversation", conversation: conversationOf(request) });
   }
 }

@@ -1,5 +1,6 @@
 import {
   type AnswerOptions,
+  type ChatRequest,
   GREEDY,
   invalidRequest,
   OmlxError,
@@ -7,6 +8,7 @@ import {
   type TokenRequest,
 } from "#core/contract";
 import type { GenerationDefaults } from "#core/formats";
+import type { Conversation } from "./template/conversation.ts";
 
 /** What a model says about its answers. */
 export interface ModelFacts {
@@ -69,6 +71,30 @@ export function toTokenRequest(
     topLogprobs: request.topLogprobs,
     constraint: null,
     thinkingBudget: null,
+  };
+}
+
+/**
+ * The part of a request that is rendered. Where no tool may be called, the model is shown none; what the request says
+ * about thinking goes to the template under the names that templates use.
+ */
+export function conversationOf(request: ChatRequest): Conversation {
+  const { messages, tools, toolChoice, thinking, templateKwargs } = request;
+  const { effort, budget } = thinking;
+  const isOff = effort === "none" || budget === 0;
+  const isEnabled = thinking.enabled ?? (isOff ? false : budget === undefined ? undefined : true);
+  const isShaped =
+    request.format !== null || toolChoice.kind === "required" || toolChoice.kind === "named";
+  return {
+    messages,
+    tools: toolChoice.kind === "none" ? [] : tools,
+    templateKwargs: {
+      ...(isEnabled === undefined ? {} : { enable_thinking: isEnabled, thinking: isEnabled }),
+      ...(effort === undefined ? {} : { reasoning_effort: effort }),
+      ...templateKwargs,
+    },
+    // a budget and a grammar can only be kept where it is known when thoughts begin
+    opensThoughts: isEnabled === true && (budget !== undefined || isShaped),
   };
 }
 

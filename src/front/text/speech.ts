@@ -4,7 +4,8 @@ import { readAnswer } from "./dialects/answer.ts";
 import type { AnswerForm, Dialect, Thoughts } from "./dialects/dialect.ts";
 import type { CallOptions, Sink } from "./dialects/sink.ts";
 import { Markers, type Parse, type Source, withoutSentinels } from "./dialects/source.ts";
-import { dialectNamed, FALLBACK } from "./dialects/table.ts";
+import { dialectNamed } from "./dialects/table.ts";
+import { shapeOf } from "./shape.ts";
 import type { Vocabulary } from "./vocabulary.ts";
 
 /** How a model writes what is more than text, as its template and tokenizer tell. */
@@ -50,28 +51,49 @@ const TAIL_CONTINUED = 8192;
 
 /** One model's way of writing answers. */
 export class Speech {
-  readonly dialect: Dialect;
-  readonly thoughts: SpeechFacts["thoughts"];
+  readonly #dialect: Dialect;
+  readonly #thoughts: SpeechFacts["thoughts"];
   readonly #markers: Markers;
+  /** Those of thoughts alone. */
+  readonly #thoughtMarkers: Markers;
   readonly #vocabulary: Vocabulary;
 
   constructor(facts: SpeechFacts, vocabulary: Vocabulary) {
-    this.dialect = dialectNamed(facts.dialect);
-    this.thoughts = facts.thoughts;
+    const { thoughts } = facts;
+    this.#dialect = dialectNamed(facts.dialect);
+    this.#thoughts = thoughts;
     this.#markers = new Markers(facts.markers);
+    this.#thoughtMarkers = new Markers(
+      facts.markers.filter(([text]) => text === thoughts?.begin || text === thoughts?.end),
+    );
     this.#vocabulary = vocabulary;
   }
 
+  /** What the answer to `request` must look like, whose prompt is given. */
+  limits(
+    request: ChatRequest,
+    promptIds: readonly number[],
+  ): Pick<TokenRequest, "constraint" | "thinkingBudget"> {
+    const { grammar, strict } = shapeOf(request, this.#dialect);
+    const isThinking = this.#endsThinking(request, promptIds);
+    const endIds = isThinking ? (this.#thoughts?.endIds ?? null) : null;
+    const maxTokens = request.thinking.budget;
+    return {
+      constraint: grammar === null ? null : { grammar, strict, after: endIds },
+      thinkingBudget: endIds === null || maxTokens === undefined ? null : { maxTokens, endIds },
+    };
+  }
+
   /** Whether the prompt ends within thoughts, so that the answer begins with them. */
-  #endsThinking(request: ChatRequest, { promptIds }: TokenRequest): boolean {
-    if (this.thoughts === null) return false;
+  #endsThinking(request: ChatRequest, promptIds: readonly number[]): boolean {
+    if (this.#thoughts === null) return false;
     const isContinued = request.messages.at(-1)?.role === "assistant";
     const tail = this.#tailOf(promptIds.slice(isContinued ? -TAIL_CONTINUED : -TAIL_TOKENS));
-    const begin = this.#markers.find(this.thoughts.begin.trimEnd());
+    const begin = this.#markers.find(this.#thoughts.begin.trimEnd());
     const at = tail.lastIndexOf(begin);
     if (at === -1) return false;
     if (!isContinued) return tail.slice(at + begin.length).trim() === "";
-    return at > tail.lastIndexOf(this.#markers.find(this.thoughts.end));
+    return at > tail.lastIndexOf(this.#markers.find(this.#thoughts.end));
   }
 
   #tailOf(ids: readonly number[]): string {
@@ -89,24 +111,24 @@ export class Speech {
 
   /** How the answer to `request` is read, whose prompt is `prompt`. */
   reading(request: ChatRequest, prompt: TokenRequest): Reading {
+    const shape = shapeOf(request, this.#dialect);
     const isShaped = prompt.constraint !== null;
-    const mayCall = request.tools.length > 0 && request.toolChoice.kind !== "none";
-    const own = isShaped && this.dialect.grammar === null ? FALLBACK : this.dialect;
+    // a grammar spells the markers of calls as text, so they are looked for as text
+    const markers = isShaped ? this.#thoughtMarkers : this.#markers;
     const form: AnswerForm = {
-      thoughts: this.thoughts,
-      dialect: mayCall && request.rawCalls !== true ? own : null,
-      startsThinking: this.#endsThinking(request, prompt),
-      isLiteral: isShaped && !mayCall,
+      thoughts: this.#thoughts,
+      dialect: shape.dialect,
+      startsThinking: this.#endsThinking(request, prompt.promptIds),
+      isLiteral: isShaped && shape.dialect === null,
     };
-    const parse = this.dialect.readAnswer ?? readAnswer;
+    const parse = this.#dialect.readAnswer ?? readAnswer;
     return {
-      // a grammar spells markers as text, so they are looked for as text
-      markers: isShaped ? NO_MARKERS : this.#markers,
+      markers,
       calls: { tools: request.tools, isParallel: request.parallelToolCalls },
-      warnings: [],
+      warnings: shape.warnings,
       markerText: (id) => {
-        const sentinel = this.#markers.ofId(id);
-        return sentinel !== undefined && isShaped ? this.#markers.spell(sentinel) : sentinel;
+        const known = this.#markers.ofId(id);
+        return known === undefined ? undefined : (markers.ofId(id) ?? this.#markers.spell(known));
       },
       parse: (source, sink) => parse(source, sink, form),
     };

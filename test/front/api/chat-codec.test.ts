@@ -17,6 +17,9 @@ const decodeFields = (fields: object): ChatRequest =>
   decode({ messages: HELLO, ...fields }).request;
 const decodeMessages = (...messages: unknown[]) => decode({ messages }).request.messages;
 
+const fnNamed = (name: string) => ({ type: "function", function: { name } });
+const F = fnNamed("f");
+
 /** The error's param, and its message behind "| ". */
 function refusal(body: unknown): string {
   try {
@@ -61,6 +64,7 @@ describe("decodeChat()", () => {
       n: 1,
       stream: false,
       includeUsage: false,
+      isLegacy: false,
       ignored: [],
     });
   });
@@ -119,14 +123,110 @@ describe("decodeChat()", () => {
     expect(decodeFields({ stop: ["a", "", "b", "a"] }).stop).toEqual(["a", "b"]);
   });
 
-  test("decodeChat() hands template arguments on, reasoning_effort among them", () => {
-    const kwargs = { enable_thinking: false };
+  test("decodeChat() hands template arguments on", () => {
+    const kwargs = { reasoning_effort: "high", x: [1] };
     expect(decodeFields({ chat_template_kwargs: kwargs }).templateKwargs).toEqual(kwargs);
-    expect(decodeFields({ reasoning_effort: "low" }).templateKwargs).toEqual({
-      reasoning_effort: "low",
+  });
+
+  test("decodeChat() reads how much to think", () => {
+    const thinking = (fields: object) => decodeFields(fields).thinking;
+    expect(thinking({ reasoning_effort: "low" })).toEqual({ effort: "low" });
+    expect(thinking({ thinking_budget: 100, enable_thinking: true })).toEqual({
+      budget: 100,
+      enabled: true,
     });
-    const both = { reasoning_effort: "low", chat_template_kwargs: { reasoning_effort: "high" } };
-    expect(decodeFields(both).templateKwargs).toEqual({ reasoning_effort: "high" });
+    const kwargs = { chat_template_kwargs: { enable_thinking: false } };
+    expect(thinking(kwargs)).toEqual({ enabled: false });
+  });
+
+  const fn = (name: string, more: object = {}) => ({
+    type: "function",
+    function: { name, ...more },
+  });
+
+  test("decodeChat() reads tools, their names as they are", () => {
+    const name = 'weather "now" \n 🌦';
+    const parameters = { type: "object", properties: { city: { type: "string" } } };
+    const { tools } = decodeFields({
+      tools: [
+        fn(name, { description: "d", parameters, strict: true }),
+        fn("b"),
+        { function: { name: "c" } },
+      ],
+    });
+    expect(tools).toEqual([
+      { name, description: "d", parameters, strict: true },
+      { name: "b" },
+      { name: "c" },
+    ]);
+  });
+
+  test("decodeChat() names tools of a kind that only others can run", () => {
+    const { request, ignored } = decode({
+      messages: HELLO,
+      tools: [{ type: "web_search" }, fn("f")],
+    });
+    expect(request.tools.map((tool) => tool.name)).toEqual(["f"]);
+    expect(ignored).toEqual(["tools[0]"]);
+  });
+
+  test("decodeChat() reads which tools may be called", () => {
+    const tools = [fn("f"), fn("g")];
+    const choose = (tool_choice: unknown) => {
+      const request = decodeFields({ tools, tool_choice });
+      return [request.toolChoice, request.tools.map((tool) => tool.name)];
+    };
+    expect(choose("auto")).toEqual([{ kind: "auto" }, ["f", "g"]]);
+    expect(choose("none")).toEqual([{ kind: "none" }, ["f", "g"]]);
+    expect(choose("required")).toEqual([{ kind: "required" }, ["f", "g"]]);
+    const g = { type: "function", function: { name: "g" } };
+    expect(choose(g)).toEqual([{ kind: "named", name: "g" }, ["f", "g"]]);
+    expect(
+      choose({ type: "allowed_tools", allowed_tools: { mode: "required", tools: [g] } }),
+    ).toEqual([{ kind: "required" }, ["g"]]);
+    expect(decodeFields({ tools, parallel_tool_calls: false }).parallelToolCalls).toBe(false);
+    expect(decodeFields({ tools, tool_parser: "none" }).rawCalls).toBe(true);
+  });
+
+  test("decodeChat() reads functions of old clients", () => {
+    const decoded = decode({
+      messages: HELLO,
+      functions: [{ name: "f", parameters: {} }],
+      function_call: { name: "f" },
+    });
+    expect(decoded.isLegacy).toBe(true);
+    expect(decoded.request).toMatchObject({
+      tools: [{ name: "f", parameters: {} }],
+      toolChoice: { kind: "named", name: "f" },
+      parallelToolCalls: false,
+    });
+  });
+
+  test("decodeChat() reads what the text must be", () => {
+    const schema = { type: "object" };
+    const format = (fields: object) => decodeFields(fields).format;
+    expect(format({ response_format: { type: "text" } })).toBeNull();
+    expect(format({ response_format: { type: "json_object" } })).toEqual({ kind: "json" });
+    for (const strict of [true, false]) {
+      const json_schema = { name: "x", schema, strict };
+      expect(format({ response_format: { type: "json_schema", json_schema } })).toEqual({
+        kind: "schema",
+        schema,
+        strict,
+      });
+    }
+    const relaxed = { kind: "schema", schema, strict: false } as const;
+    expect(format({ response_format: { type: "json_object", schema } })).toEqual(relaxed);
+    expect(format({ guided_json: schema })).toEqual(relaxed);
+    expect(format({ guided_json: JSON.stringify(schema) })).toEqual(relaxed);
+    expect(format({ structured_outputs: { json: schema } })).toEqual(relaxed);
+    expect(format({ guided_regex: "a+" })).toEqual({ kind: "regex", pattern: "a+" });
+    expect(format({ structured_outputs: { choice: ["a", "b", "a"] } })).toEqual({
+      kind: "choice",
+      options: ["a", "b"],
+    });
+    const grammar = 'root ::= "x"';
+    expect(format({ guided_grammar: grammar })).toEqual({ kind: "ebnf", grammar });
   });
 
   test("decodeChat() puts flexible service into the background", () => {
@@ -268,11 +368,6 @@ describe("decodeChat()", () => {
     ["stream as text", field({ stream: "true" }), "stream"],
     ["n 0", field({ n: 0 }), "n"],
     ["n 129", field({ n: 129 }), "n"],
-    ["tools", field({ tools: [{ type: "function", function: { name: "f" } }] }), "tools"],
-    ["a required tool", field({ tool_choice: "required" }), "tool_choice"],
-    ["functions", field({ functions: [{ name: "f" }] }), "functions"],
-    ["JSON output", field({ response_format: { type: "json_object" } }), "response_format"],
-    ["guided output", field({ guided_regex: "a+" }), "guided_regex"],
     ["logprobs as a number", field({ logprobs: 5 }), "logprobs"],
     ["top_logprobs alone", field({ top_logprobs: 5 }), "top_logprobs"],
     ["21 top_logprobs", field({ logprobs: true, top_logprobs: 21 }), "top_logprobs"],
@@ -281,6 +376,42 @@ describe("decodeChat()", () => {
     ["no repetition context", field({ repetition_context_size: 0 }), "repetition_context_size"],
     ["moderation", field({ moderation: { model: "x" } }), "moderation"],
     ["a partial question", { messages: [{ ...HELLO[0], partial: true }] }, "messages[0].partial"],
+    ["a required tool where there is none", field({ tool_choice: "required" }), "tool_choice"],
+    ["a tool choice that is no word", field({ tool_choice: "maybe" }), "tool_choice"],
+    [
+      "a choice of an unknown tool",
+      field({ tools: [F], tool_choice: fnNamed("g") }),
+      "tool_choice.function.name",
+    ],
+    [
+      "an unknown allowed tool",
+      field({
+        tools: [F],
+        tool_choice: { type: "allowed_tools", allowed_tools: { tools: [fnNamed("g")] } },
+      }),
+      "tool_choice.allowed_tools.tools[0].function.name",
+    ],
+    ["two tools of one name", field({ tools: [F, F] }), "tools[1].function.name"],
+    ["a tool without a name", field({ tools: [fnNamed("")] }), "tools[0].function.name"],
+    [
+      "a function of an unknown name",
+      field({ functions: [{ name: "f" }], function_call: { name: "g" } }),
+      "function_call.name",
+    ],
+    ["an unknown format", field({ response_format: { type: "xml" } }), "response_format.type"],
+    [
+      "a schema that is none",
+      field({ response_format: { type: "json_schema", json_schema: { schema: 5 } } }),
+      "response_format.json_schema.schema",
+    ],
+    ["broken JSON as a schema", field({ guided_json: "{" }), "guided_json"],
+    ["no choices", field({ guided_choice: [] }), "guided_choice"],
+    [
+      "two formats",
+      field({ guided_regex: "a", response_format: { type: "json_object" } }),
+      "guided_regex",
+    ],
+    ["a negative budget of thoughts", field({ thinking_budget: -1 }), "thinking_budget"],
     ["sound as output", field({ modalities: ["text", "audio"] }), "modalities"],
     ["a model that is a number", field({ model: 5 }), "model"],
     ["template arguments as a list", field({ chat_template_kwargs: [] }), "chat_template_kwargs"],
@@ -303,7 +434,7 @@ describe("decodeChat()", () => {
     };
     expect(decode({ messages: HELLO, ...neutral })).toEqual(decode({ messages: HELLO }));
     const tools = [{ type: "function", function: { name: "f" } }];
-    expect(decodeFields({ tools, tool_choice: "none" }).tools).toEqual([]);
+    expect(decodeFields({ tools, tool_choice: "none" }).toolChoice).toEqual({ kind: "none" });
   });
 });
 
@@ -364,6 +495,18 @@ const chunks = (includeUsage: boolean, script = SCRIPT, n = 1) => {
   );
 };
 
+const CALL: ChoiceEvent[] = [
+  { choice: 0, kind: "call", index: 0, id: "c", name: "f" },
+  { choice: 0, kind: "arguments", index: 0, text: '{"a":' },
+  { choice: 0, kind: "arguments", index: 0, text: "1}" },
+  { choice: 0, kind: "callEnd", index: 0 },
+  { choice: 0, kind: "end", reason: "tool_calls", usage: USAGE },
+];
+const encodedCall = (isLegacy: boolean) => {
+  const encoder = new ChunkEncoder(HEAD, { includeUsage: false, n: 1, isLegacy });
+  return CALL.flatMap((event) => [...encoder.encode(event)]).map((json) => JSON.parse(json));
+};
+
 describe("ChunkEncoder", () => {
   const shared = {
     id: "chatcmpl-1",
@@ -391,6 +534,31 @@ describe("ChunkEncoder", () => {
     const all = chunks(true);
     expect(all.slice(0, -1).every((item) => item.usage === null)).toBe(true);
     expect(all.at(-1)).toEqual({ ...shared, choices: [], usage: WIRE_USAGE });
+  });
+
+  test("ChunkEncoder tells a call as it comes", () => {
+    expect(encodedCall(false).map((item) => item.choices[0].delta)).toEqual([
+      {
+        tool_calls: [
+          { index: 0, id: "c", type: "function", function: { name: "f", arguments: "" } },
+        ],
+      },
+      { tool_calls: [{ index: 0, function: { arguments: '{"a":' } }] },
+      { tool_calls: [{ index: 0, function: { arguments: "1}" } }] },
+      {},
+    ]);
+    expect(encodedCall(false).at(-1).choices[0].finish_reason).toBe("tool_calls");
+  });
+
+  test("ChunkEncoder tells old clients of a function call", () => {
+    const all = encodedCall(true);
+    expect(all.map((item) => item.choices[0].delta)).toEqual([
+      { function_call: { name: "f", arguments: "" } },
+      { function_call: { arguments: '{"a":' } },
+      { function_call: { arguments: "1}" } },
+      {},
+    ]);
+    expect(all.at(-1).choices[0].finish_reason).toBe("function_call");
   });
 
   test("ChunkEncoder writes one line per chunk", () => {
@@ -461,6 +629,24 @@ describe("encodeCompletion()", () => {
       ],
       usage: WIRE_USAGE,
       system_fingerprint: "fp_1",
+    });
+  });
+
+  test("encodeCompletion() has no content where there are only calls", async () => {
+    const called = async function* () {
+      yield* CALL;
+    };
+    const result = await collectChoices(called(), 1);
+    expect(encodeCompletion(HEAD, result).choices[0]).toMatchObject({
+      message: {
+        content: null,
+        tool_calls: [{ id: "c", type: "function", function: { name: "f", arguments: '{"a":1}' } }],
+      },
+      finish_reason: "tool_calls",
+    });
+    expect(encodeCompletion(HEAD, result, true).choices[0]).toMatchObject({
+      message: { content: null, function_call: { name: "f", arguments: '{"a":1}' } },
+      finish_reason: "function_call",
     });
   });
 });

@@ -25,12 +25,28 @@ describe("collect()", () => {
     expect(result).toEqual({
       text: "bd",
       reasoning: "ac",
+      calls: [],
       logprobs: [LOGPROB],
       runs: [],
       reason: "stop",
       stop: "x",
       usage,
     });
+  });
+
+  test("collect() joins the arguments of calls and leaves out one that was cut off", async () => {
+    const result = await collect(
+      scripted(
+        { kind: "call", index: 0, id: "c0", name: "f" },
+        { kind: "arguments", index: 0, text: '{"a"' },
+        { kind: "arguments", index: 0, text: ": 1}" },
+        { kind: "callEnd", index: 0 },
+        { kind: "call", index: 1, id: "c1", name: "g" },
+        { kind: "arguments", index: 1, text: "{" },
+        { kind: "end", reason: "length", usage },
+      ),
+    );
+    expect(result.calls).toEqual([{ id: "c0", name: "f", arguments: '{"a": 1}' }]);
   });
 
   test("collect() refuses events that stop without an end", async () => {

@@ -20,7 +20,7 @@ export const usage = z.object({
   completion_tokens_details: z.looseObject({ reasoning_tokens: count }),
 });
 
-const finishReason = z.enum(["stop", "length", "tool_calls"]);
+const finishReason = z.enum(["stop", "length", "tool_calls", "function_call"]);
 const tokenLogprob = z.object({
   token: z.string(),
   logprob: z.number(),
@@ -54,6 +54,7 @@ export const chatCompletion = z.object({
         tool_calls: z
           .array(z.object({ id: z.string(), type: z.literal("function"), function: functionCall }))
           .optional(),
+        function_call: functionCall.optional(),
       }),
       logprobs,
       finish_reason: finishReason,
@@ -81,6 +82,7 @@ export const chatCompletionChunk = z.object({
             }),
           )
           .optional(),
+        function_call: functionCall.partial().optional(),
       }),
       logprobs,
       finish_reason: finishReason.nullable(),

@@ -1,5 +1,6 @@
 import {
   CHAT_DEFAULTS,
+  type ChatEvent,
   type ChatRequest,
   type ChosenLogprob,
   type FinishReason,
@@ -8,6 +9,7 @@ import {
   type Part,
   type Role,
   type TextLogprob,
+  type Thinking,
   type ToolCall,
   type Usage,
 } from "#core/contract";
@@ -19,6 +21,8 @@ import {
   totalUsage,
 } from "#front/service";
 import { decodeWishes } from "../mcp/wishes.ts";
+import { decodeTools } from "./chat-tools-codec.ts";
+import { decodeFormat } from "./format-codec.ts";
 import type { AnswerHead } from "./head.ts";
 import {
   decodeOptions,
@@ -45,6 +49,8 @@ export interface DecodedChat {
   readonly n: number;
   readonly stream: boolean;
   readonly includeUsage: boolean;
+  /** Calls are answered as the one "function_call" of old clients. */
+  readonly isLegacy: boolean;
   /** Paths of fields that were not understood. */
   readonly ignored: readonly string[];
 }
@@ -66,14 +72,17 @@ export function decodeChat(body: ChatBody): DecodedChat {
     decodeMessage(message, `messages[${i}]`, ignored),
   );
   checkPartial(body);
-  const templateKwargs: Record<string, unknown> = { ...body.chat_template_kwargs };
-  if (body.reasoning_effort != null) templateKwargs["reasoning_effort"] ??= body.reasoning_effort;
+  const { isLegacy, ...tools } = decodeTools(body, ignored);
   const request: ChatRequest = {
     ...CHAT_DEFAULTS,
     model: body.model ?? "",
     messages,
-    templateKwargs,
+    ...tools,
+    ...(body.tool_parser === "none" ? { rawCalls: true } : {}),
+    format: decodeFormat(body),
+    thinking: decodeThinking(body),
     mcp: decodeWishes(body.mcp),
+    templateKwargs: body.chat_template_kwargs ?? {},
     ...decodeOptions(body),
     maxTokens: body.max_completion_tokens ?? body.max_tokens ?? undefined,
     topLogprobs: decodeTopLogprobs(body),
@@ -83,6 +92,7 @@ export function decodeChat(body: ChatBody): DecodedChat {
     n: body.n ?? 1,
     stream: body.stream ?? false,
     includeUsage: body.stream_options?.include_usage ?? false,
+    isLegacy,
     ignored,
   };
 }
@@ -104,24 +114,22 @@ function decodeTopLogprobs({ logprobs, top_logprobs }: ChatBody): number | null 
 }
 
 /** A field that is not served, and the values of it that ask for nothing. */
-const UNSERVED: Readonly<Record<string, (value: unknown, body: ChatBody) => boolean>> = {
-  tools: (value, body) => neutral()(value) || body.tool_choice === "none",
-  tool_choice: neutral("none", "auto"),
-  functions: (value, body) => neutral()(value) || body.function_call === "none",
-  function_call: neutral("none", "auto"),
-  response_format: (value) =>
-    value == null || (typeof value === "object" && "type" in value && value.type === "text"),
-  structured_outputs: neutral(),
-  guided_json: neutral(),
-  guided_regex: neutral(),
-  guided_choice: neutral(),
-  guided_grammar: neutral(),
+const UNSERVED: Readonly<Record<string, (value: unknown) => boolean>> = {
   modalities: (value) =>
     neutral()(value) || (Array.isArray(value) && value.every((item) => item === "text")),
   audio: neutral(),
   web_search_options: neutral(),
   moderation: neutral(),
 };
+
+function decodeThinking(body: ChatBody): Thinking {
+  const fromTemplate = body.chat_template_kwargs?.["enable_thinking"];
+  return {
+    enabled: body.enable_thinking ?? (typeof fromTemplate === "boolean" ? fromTemplate : undefined),
+    effort: body.reasoning_effort ?? undefined,
+    budget: body.thinking_budget ?? undefined,
+  };
+}
 
 function decodeMessage(wire: WireMessage, path: string, ignored: string[]): Message {
   for (const key of Object.keys(wire)) if (!MESSAGE_FIELDS.has(key)) ignored.push(`${path}.${key}`);
@@ -190,32 +198,58 @@ const FINISH: Readonly<Record<FinishReason, string>> = {
   tool_calls: "tool_calls",
 };
 
-/** A whole answer as a chat.completion object. */
-export function encodeCompletion(head: AnswerHead, { choices, usage }: ChoicesResult) {
+const finishOf = (reason: FinishReason, isLegacy: boolean): string =>
+  reason === "tool_calls" && isLegacy ? "function_call" : FINISH[reason];
+
+function encodeCalls(calls: readonly ToolCall[], isLegacy: boolean) {
+  const [first] = calls;
+  if (first === undefined) return {};
+  const encode = ({ name, arguments: text }: ToolCall) => ({ name, arguments: text });
+  if (isLegacy) return { function_call: encode(first) };
+  return {
+    tool_calls: calls.map((call) => ({
+      id: call.id,
+      type: "function",
+      function: encode(call),
+    })),
+  };
+}
+
+/**
+ * A whole answer as a chat.completion object.
+ *
+ * @param isLegacy calls are written as the one "function_call" of old clients
+ */
+export function encodeCompletion(
+  head: AnswerHead,
+  { choices, usage }: ChoicesResult,
+  isLegacy = false,
+) {
   return {
     id: head.id,
     object: "chat.completion",
     created: head.created,
     model: head.model,
-    choices: choices.map(encodeChoice),
+    choices: choices.map((result, index) => encodeChoice(result, index, isLegacy)),
     usage: encodeUsage(usage),
     system_fingerprint: head.fingerprint,
   };
 }
 
-function encodeChoice(result: ChatResult, index: number) {
+function encodeChoice(result: ChatResult, index: number, isLegacy: boolean) {
   return {
     index,
     message: {
       role: "assistant",
-      content: result.text,
+      content: result.text === "" && result.calls.length > 0 ? null : result.text,
       refusal: null,
       annotations: [],
       ...(result.reasoning === "" ? {} : { reasoning_content: result.reasoning }),
       ...(result.runs.length === 0 ? {} : { mcp_calls: result.runs.map(encodeRun) }),
+      ...encodeCalls(result.calls, isLegacy),
     },
     logprobs: encodeLogprobs(result.logprobs),
-    finish_reason: FINISH[result.reason],
+    finish_reason: finishOf(result.reason, isLegacy),
   };
 }
 
@@ -248,6 +282,8 @@ export interface ChunkOptions {
   readonly includeUsage: boolean;
   /** How many choices there are. */
   readonly n: number;
+  /** Calls are written as the one "function_call" of old clients. */
+  readonly isLegacy?: boolean;
 }
 
 /** Writes chat.completion.chunk objects as JSON text; what never changes is encoded once. */
@@ -277,6 +313,22 @@ export class ChunkEncoder {
     return this.#open + choice + this.#tail;
   }
 
+  get #isLegacy(): boolean {
+    return this.#options.isLegacy === true;
+  }
+
+  #call({ index, id, name }: Extract<ChatEvent, { kind: "call" }>): string {
+    const called = { name, arguments: "" };
+    if (this.#isLegacy) return JSON.stringify({ function_call: called });
+    return JSON.stringify({ tool_calls: [{ index, id, type: "function", function: called }] });
+  }
+
+  #arguments({ index, text }: Extract<ChatEvent, { kind: "arguments" }>): string {
+    const more = { arguments: text };
+    if (this.#isLegacy) return JSON.stringify({ function_call: more });
+    return JSON.stringify({ tool_calls: [{ index, function: more }] });
+  }
+
   /** The first chunk of every choice; they need nothing from the engine. */
   start(): string[] {
     return Array.from({ length: this.#options.n }, (_, index) =>
@@ -300,7 +352,11 @@ export class ChunkEncoder {
         yield this.#chunk(choice, `{"reasoning_content":${JSON.stringify(event.text)}}`);
         return;
       case "call":
+        yield this.#chunk(choice, this.#call(event));
+        return;
       case "arguments":
+        yield this.#chunk(choice, this.#arguments(event));
+        return;
       case "callEnd":
         return;
       case "run": {
@@ -319,7 +375,7 @@ export class ChunkEncoder {
         return;
       }
       case "end":
-        yield this.#chunk(choice, "{}", JSON.stringify(FINISH[event.reason]));
+        yield this.#chunk(choice, "{}", JSON.stringify(finishOf(event.reason, this.#isLegacy)));
         this.#usages[choice] = event.usage;
         yield* this.#usage();
     }

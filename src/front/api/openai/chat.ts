@@ -43,7 +43,7 @@ async function answer(request: Request, server: Server | null, deps: AppDeps): P
   const body = await readJson(request, deps.bodyLimit);
   server?.timeout(request, 0); // only now: an unfinished body must still time out
   const decoded = decodeChat(validate(chatBody, body));
-  const { request: chat, n, stream, includeUsage } = decoded;
+  const { request: chat, n, stream, includeUsage, isLegacy } = decoded;
   const head = newHead("chatcmpl", chat.model, deps);
   const warnings = new Warnings(decoded.ignored);
   const { signal, abort } = endingOf(request, deps.shutdown);
@@ -52,7 +52,7 @@ async function answer(request: Request, server: Server | null, deps: AppDeps): P
     { id: head.id, route: "chat", model: head.model, stream, perPrompt: n },
     deps.requests,
   );
-  return respond(events, chatProtocol(head, { includeUsage, n }), {
+  return respond(events, chatProtocol(head, { includeUsage, n, isLegacy }), {
     stream,
     keepAliveMs: deps.keepAliveMs,
     headers: () => ({ "x-request-id": head.id, ...warnings.headers() }),
@@ -73,7 +73,7 @@ function chatProtocol(
     tail: SSE_DONE,
     keepAlive: SSE_KEEP_ALIVE,
     collect: (events) => collectChoices(events, options.n),
-    whole: (result) => encodeCompletion(head, result),
+    whole: (result) => encodeCompletion(head, result, options.isLegacy),
     errorBody: openaiError,
   };
 }

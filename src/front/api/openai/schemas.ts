@@ -64,6 +64,70 @@ export const answerFields = {
   user: anything, // changes nothing
 };
 
+const functionTool = z.looseObject({
+  name: z.string(),
+  description: z.string().nullish(),
+  parameters: z.union([z.record(z.string(), z.unknown()), z.boolean()]).nullish(),
+  strict: z.boolean().nullish(),
+});
+
+const tool = z.looseObject({ type: z.string().nullish(), function: functionTool.nullish() });
+export type WireTool = z.output<typeof tool>;
+
+const toolReference = z.looseObject({
+  type: z.string().nullish(),
+  function: z.looseObject({ name: z.string() }).nullish(),
+});
+
+/** What may be called, and what the text must be. */
+const shaping = {
+  tools: z.array(tool).nullish(),
+  tool_choice: z
+    .union([
+      z.string(),
+      toolReference.extend({
+        name: z.string().nullish(),
+        allowed_tools: z
+          .looseObject({ mode: z.string().nullish(), tools: z.array(toolReference).nullish() })
+          .nullish(),
+      }),
+    ])
+    .nullish(),
+  parallel_tool_calls: z.boolean().nullish(),
+  functions: z.array(functionTool).nullish(),
+  function_call: z.union([z.string(), z.looseObject({ name: z.string() })]).nullish(),
+  tool_parser: z.enum(["auto", "none"]).nullish(),
+  response_format: z
+    .looseObject({
+      type: z.string(),
+      json_schema: z.looseObject({ schema: anything, strict: z.boolean().nullish() }).nullish(),
+      schema: anything,
+      strict: z.boolean().nullish(),
+    })
+    .nullish(),
+  structured_outputs: z
+    .looseObject({
+      json: anything,
+      json_schema: anything,
+      json_object: z.boolean().nullish(),
+      regex: z.string().nullish(),
+      choice: z.array(z.string()).nullish(),
+      grammar: z.string().nullish(),
+    })
+    .nullish(),
+  guided_json: anything,
+  guided_regex: z.string().nullish(),
+  guided_choice: z.array(z.string()).nullish(),
+  guided_grammar: z.string().nullish(),
+};
+
+/** How much the model should think. */
+const thinking = {
+  reasoning_effort: z.union([z.string(), z.number()]).nullish(),
+  thinking_budget: integer(0).nullish(),
+  enable_thinking: z.boolean().nullish(),
+};
+
 /** Fields that change nothing about the answer: taken without a word. */
 const accepted = {
   metadata: anything,
@@ -73,21 +137,10 @@ const accepted = {
   prompt_cache_retention: anything,
   prompt_cache_options: anything,
   prediction: anything,
-  parallel_tool_calls: anything, // no tool is called yet
 };
 
 /** Fields that would change the answer and are not served: refused unless neutral (see chat-codec.ts). */
 const unserved = {
-  tools: anything,
-  tool_choice: anything,
-  functions: anything,
-  function_call: anything,
-  response_format: anything,
-  structured_outputs: anything,
-  guided_json: anything,
-  guided_regex: anything,
-  guided_choice: anything,
-  guided_grammar: anything,
   modalities: anything,
   audio: anything,
   web_search_options: anything,
@@ -102,9 +155,10 @@ export const chatBody = z.looseObject({
   logprobs: z.boolean().nullish(),
   top_logprobs: integer(0).max(MAX_LOGPROBS).nullish(),
   ...answerFields,
-  reasoning_effort: z.union([z.string(), z.number()]).nullish(),
   mcp: mcpField,
+  ...thinking,
   chat_template_kwargs: z.record(z.string(), z.unknown()).nullish(),
+  ...shaping,
   ...accepted,
   ...unserved,
 });

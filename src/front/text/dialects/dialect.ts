@@ -14,10 +14,17 @@ export interface CallGrammar {
   readonly close: string;
   /** Between two calls. */
   readonly separator: string;
-  /** What free text may lead to a call with. */
-  readonly trigger: string;
+  /** What leads from free text to a call; null: that cannot be told. */
+  readonly trigger: string | null;
   begin(name: string): string;
   readonly end: string;
+}
+
+/** What a model writes before its text and its calls, for grammars of whole answers. */
+export interface AnswerFrame {
+  readonly thoughts: Thoughts;
+  readonly text: string;
+  readonly calls: string;
 }
 
 /** One way of writing tool calls. */
@@ -31,6 +38,7 @@ export interface Dialect {
   readonly markers?: readonly string[];
   /** null: calls of this form cannot be forced; the JSON form is used instead. */
   readonly grammar: CallGrammar | null;
+  readonly frame?: AnswerFrame;
   /**
    * Reads one or more calls, whose begin was taken. Everything that it takes is text if it throws.
    *

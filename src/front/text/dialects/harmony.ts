@@ -83,9 +83,14 @@ export const harmony: Dialect = {
     open: "",
     close: "",
     separator: "",
-    trigger: `${CHANNEL}commentary to=functions.`,
+    trigger: null,
     begin: (name) => `${CHANNEL}commentary to=functions.${name} ${CONSTRAIN}json${MESSAGE}`,
-    end: "<|call|>",
+    end: "",
+  },
+  frame: {
+    thoughts: { begin: `${CHANNEL}analysis${MESSAGE}`, end: "<|end|>" },
+    text: `${START}assistant${CHANNEL}final${MESSAGE}`,
+    calls: `${START}assistant`,
   },
   read: () => {
     throw new NotACall(); // no marker begins a call

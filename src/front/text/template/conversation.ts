@@ -3,7 +3,10 @@ import { isObject } from "#core/formats";
 import { markTokens, type TokenTrie } from "../added-tokens.ts";
 
 /** The part of a request that is rendered. */
-export type Conversation = Pick<ChatRequest, "messages" | "tools" | "templateKwargs">;
+export interface Conversation extends Pick<ChatRequest, "messages" | "tools" | "templateKwargs"> {
+  /** The answer begins with thoughts, also where the template leaves that to the model. */
+  readonly opensThoughts?: boolean;
+}
 
 /** Control tokens that may stand in a client's text and must stay text there. */
 export interface ControlTokens {
