@@ -1,4 +1,7 @@
 import type { Tool } from "#core/contract";
+import { TokenTrie } from "../../src/front/text/added-tokens.ts";
+import { toTemplateInput } from "../../src/front/text/template/conversation.ts";
+import { ChatTemplate } from "../../src/front/text/template/render.ts";
 
 /** Tools of every recorded output. */
 export const TOOLS: readonly Tool[] = [
@@ -40,19 +43,16 @@ export interface ExpectedCall {
 
 /** What the assistant said in the conversation that every family's template renders. */
 export const TURN = {
-  reasoning: "The user wants two things.\nFirst the weather.",
-  text: "I will look that up.",
+  reasoning: "Two things.\nFirst one.",
+  text: "I look.",
   calls: [
-    {
-      name: "get_weather",
-      arguments: { city: "São Paulo", days: 3, units: "metric", detailed: true },
-    },
+    { name: "get_weather", arguments: { city: "São", days: 3, detailed: true } },
     {
       name: "write_file",
       arguments: {
-        path: 'notes/a "b".txt',
-        content: 'line 1\n\tline {2}: <b>"x"</b> \\d+ 🙂\n\nend',
-        options: { mode: 420, nested: { keys: ["a", 1, null, false] } },
+        path: 'a "b"',
+        content: 'x\n\t{2} <b>"y"</b> \\d 🙂\n\nz',
+        options: { a: [1, null, { b: false }] },
         tags: [],
       },
     },
@@ -546,3 +546,48 @@ export const RECORDED: readonly RecordedOutput[] = [
     calls: [weather("Rome"), { name: "now", arguments: {} }],
   },
 ];
+
+/** The assistant's turn as the family's template writes it. */
+export function renderedTurn(family: Family): { output: string; calls: readonly ExpectedCall[] } {
+  const calls = TURN.calls.slice(0, family.calls ?? TURN.calls.length);
+  const lacks = family.lacks ?? [];
+  const template = new ChatTemplate("m", { default: family.template, toolUse: null }, {});
+  const none = { special: new TokenTrie([]), all: new TokenTrie([]) };
+  const said = (text: string) => [{ kind: "text" as const, text }];
+  const rendered = template.render(
+    toTemplateInput(
+      {
+        messages: [
+          { role: "user", parts: said("Weather, please.") },
+          {
+            role: "assistant",
+            parts: said(lacks.includes("text") ? "" : TURN.text),
+            reasoning: lacks.includes("reasoning") ? undefined : TURN.reasoning,
+            toolCalls: calls.map((call, i) => ({
+              id: `functions.${call.name}:${i}`,
+              name: call.name,
+              arguments: JSON.stringify(call.arguments),
+            })),
+          },
+          { role: family.turn[1] === "<|observation|>" ? "tool" : "user", parts: said("ok") },
+        ],
+        tools: TOOLS,
+        templateKwargs: {},
+      },
+      none,
+    ),
+  );
+  const [before, after] = family.turn;
+  const begin = rendered.indexOf(before) + before.length;
+  const end = rendered.indexOf(after, begin);
+  return { output: rendered.slice(begin, end === -1 ? undefined : end), calls };
+}
+
+/** What is to be read from it, beside the calls. */
+export const expectedTurn = (family: Family) => {
+  const lacks = family.lacks ?? [];
+  return {
+    text: lacks.includes("text") ? "" : TURN.text,
+    reasoning: lacks.includes("reasoning") ? "" : TURN.reasoning,
+  };
+};

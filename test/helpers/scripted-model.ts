@@ -16,6 +16,10 @@ export interface Script {
   readonly window?: number;
   /** Decoder layers, all without effect on the result: more make every token dearer. 1 if not given. */
   readonly layers?: number;
+  /** Chat template; ChatML without tools if not given. */
+  readonly template?: string;
+  /** Added tokens instead of SCRIPTED_SPECIALS; <|im_end|> must be one of them. */
+  readonly specials?: readonly string[];
 }
 
 /** Special tokens of every scripted checkpoint, ids 256 and up in this order. */
@@ -51,8 +55,9 @@ const CHAT_TEMPLATE =
  * @throws {RangeError} if the tokens cannot tell the script's places apart
  */
 export async function writeScriptedModel(dir: string, script: Script): Promise<string> {
-  const pieces = (script.tokens ?? cutUnique(script.text ?? "")).map(byteLevel);
-  const vocabulary = [...BYTE_CHARS, ...SCRIPTED_SPECIALS, ...newPieces(pieces)];
+  const specials: readonly string[] = script.specials ?? SCRIPTED_SPECIALS;
+  const pieces = piecesOf(script, specials);
+  const vocabulary = [...BYTE_CHARS, ...specials, ...newPieces(pieces, specials)];
   const ids = scriptIds(pieces, vocabulary);
   const eos = vocabulary.indexOf("<|im_end|>");
   const window = script.window ?? 2048;
@@ -79,14 +84,14 @@ export async function writeScriptedModel(dir: string, script: Script): Promise<s
     eos_token_id: eos,
   });
   await write("generation_config.json", { eos_token_id: [eos] });
-  await write("tokenizer.json", tokenizer(vocabulary));
+  await write("tokenizer.json", tokenizer(vocabulary, specials));
   await write("tokenizer_config.json", {
     tokenizer_class: "PreTrainedTokenizerFast",
     bos_token: null,
     eos_token: "<|im_end|>",
     clean_up_tokenization_spaces: false,
     model_max_length: window,
-    chat_template: CHAT_TEMPLATE,
+    chat_template: script.template ?? CHAT_TEMPLATE,
   });
   const tensors = weights(vocabulary.length, ids, script.loop === true ? undefined : eos, layers);
   await Bun.write(join(dir, "model.safetensors"), safetensors(tensors));
@@ -95,29 +100,56 @@ export async function writeScriptedModel(dir: string, script: Script): Promise<s
 
 /** Token ids of the script in a checkpoint of writeScriptedModel, for tests that compare ids. */
 export function scriptedIds(script: Script): number[] {
-  const pieces = (script.tokens ?? cutUnique(script.text ?? "")).map(byteLevel);
-  return scriptIds(pieces, [...BYTE_CHARS, ...SCRIPTED_SPECIALS, ...newPieces(pieces)]);
+  const specials: readonly string[] = script.specials ?? SCRIPTED_SPECIALS;
+  const pieces = piecesOf(script, specials);
+  return scriptIds(pieces, [...BYTE_CHARS, ...specials, ...newPieces(pieces, specials)]);
 }
 
-/** Words with the space before them; a piece that occurred already takes the next words with it until it is new. */
-function cutUnique(text: string): string[] {
-  const words = text.match(/\s*\S+|\s+$/gu) ?? [];
+function piecesOf(script: Script, specials: readonly string[]): string[] {
+  const tokens = script.tokens ?? cutUnique(script.text ?? "", specials);
+  return tokens.map((token) => byteLevel(token, specials));
+}
+
+/**
+ * Specials, and words with the space before them; a piece that occurred already takes the next words with it until it is
+ * new.
+ */
+function cutUnique(text: string, specials: readonly string[]): string[] {
   const seen = new Set<string>();
   const pieces: string[] = [];
-  let open = "";
-  for (const word of words) {
-    open += word;
-    if (seen.has(open) || new TextEncoder().encode(open).length < 2) continue;
+  const isNew = (piece: string) => new TextEncoder().encode(piece).length >= 2 && !seen.has(piece);
+  for (const part of splitAt(text, specials)) {
+    if (specials.includes(part)) {
+      pieces.push(part);
+      continue;
+    }
+    let open = "";
+    const first = pieces.length;
+    for (const word of part.match(/\s*\S+|\s+$/gu) ?? []) {
+      open += word;
+      if (!isNew(open)) continue;
+      seen.add(open);
+      pieces.push(open);
+      open = "";
+    }
+    // What is left over joins the pieces before it, until that is new as well.
+    while (open !== "" && !isNew(open) && pieces.length > first) open = (pieces.pop() ?? "") + open;
+    if (open === "") continue;
     seen.add(open);
     pieces.push(open);
-    open = "";
   }
-  // What is left over joins the pieces before it, until that is new as well.
-  while (open !== "" && (seen.has(open) || open.length < 2) && pieces.length > 0) {
-    open = (pieces.pop() ?? "") + open;
-  }
-  if (open !== "") pieces.push(open);
   return pieces;
+}
+
+function splitAt(text: string, specials: readonly string[]): string[] {
+  const found = specials
+    .map((special) => ({ special, at: text.indexOf(special) }))
+    .filter(({ at }) => at >= 0)
+    .sort((a, b) => a.at - b.at || b.special.length - a.special.length)[0];
+  if (found === undefined) return text === "" ? [] : [text];
+  const { special, at } = found;
+  const rest = splitAt(text.slice(at + special.length), specials);
+  return [...(at > 0 ? [text.slice(0, at)] : []), special, ...rest];
 }
 
 /** GPT-2's table: printable bytes stand for themselves, the others for characters from U+0100 on. */
@@ -129,18 +161,14 @@ function byteChars(): string[] {
   });
 }
 
-function byteLevel(piece: string | Uint8Array): string {
-  if (typeof piece === "string" && isSpecial(piece)) return piece;
+function byteLevel(piece: string | Uint8Array, specials: readonly string[]): string {
+  if (typeof piece === "string" && specials.includes(piece)) return piece;
   const bytes = typeof piece === "string" ? new TextEncoder().encode(piece) : piece;
   return Array.from(bytes, (byte) => BYTE_CHARS[byte] ?? "").join("");
 }
 
-function isSpecial(piece: string): boolean {
-  return (SCRIPTED_SPECIALS as readonly string[]).includes(piece);
-}
-
-function newPieces(pieces: readonly string[]): string[] {
-  return pieces.filter((piece) => piece.length > 1 && !isSpecial(piece));
+function newPieces(pieces: readonly string[], specials: readonly string[]): string[] {
+  return pieces.filter((piece) => piece.length > 1 && !specials.includes(piece));
 }
 
 function scriptIds(pieces: readonly string[], vocabulary: readonly string[]): number[] {
@@ -150,7 +178,7 @@ function scriptIds(pieces: readonly string[], vocabulary: readonly string[]): nu
   if (double !== undefined) {
     throw new RangeError(`Cannot write a scripted model: token "${double}" occurs twice`);
   }
-  if (pieces.includes(byteLevel("\n"))) {
+  if (pieces.includes(byteLevel("\n", []))) {
     throw new RangeError(
       "Cannot write a scripted model: prompts end with the token of a line feed",
     );
@@ -158,12 +186,12 @@ function scriptIds(pieces: readonly string[], vocabulary: readonly string[]): nu
   return pieces.map((piece) => vocabulary.indexOf(piece));
 }
 
-function tokenizer(vocabulary: readonly string[]): unknown {
+function tokenizer(vocabulary: readonly string[], specials: readonly string[]): unknown {
   return {
     version: "1.0",
     truncation: null,
     padding: null,
-    added_tokens: SCRIPTED_SPECIALS.map((content) => ({
+    added_tokens: specials.map((content) => ({
       id: vocabulary.indexOf(content),
       content,
       single_word: false,

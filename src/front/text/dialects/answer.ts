@@ -92,9 +92,14 @@ export function* readAnswer(source: Source, sink: Sink, form: AnswerForm): Parse
   for (;;) {
     const begins = dialect?.begins ?? [];
     if (sink.isThinking) {
-      const end = thoughts?.end ?? "";
-      const stop = yield* source.until([end, ...begins], (words) => reasoning.write(words));
+      const { begin, end } = thoughts ?? { begin: "", end: "" };
+      const stop = yield* source.until([end, begin, ...begins], (words) => reasoning.write(words));
       if (stop === null) return;
+      if (stop === begin) {
+        // a model may repeat what its prompt began with; later it is a word
+        if (reasoning.hasSaid) reasoning.write(stop);
+        continue;
+      }
       const isCall = stop !== end && dialect !== null;
       if (isCall && !(yield* tryCall(dialect as Dialect, stop, reasoning))) continue;
       reasoning.cut();

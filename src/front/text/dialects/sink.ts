@@ -15,12 +15,15 @@ interface Told {
   readonly end: number;
 }
 
+/** Arguments that have a first key; what breaks sooner was never told. */
+const BEGUN = /^\s*\{\s*"(?:[^"\\]|\\.)*"\s*:/;
+
 interface OpenCall {
   readonly index: number;
   readonly id: string;
   readonly name: string;
   arguments: string;
-  /** false: so far it is the same as the call before it, so nothing of it is told yet. */
+  /** false: so far it is the same as the call before it, or has no argument yet. */
   isTold: boolean;
 }
 
@@ -88,8 +91,12 @@ export class Sink {
     if (tool === undefined) throw new NotACall();
     const { name } = tool;
     this.#open = { index: this.#numCalls, id, name, arguments: "", isTold: false };
-    if (this.#last?.name !== name) this.#announce(this.#open);
     return tool;
+  }
+
+  /** The call is not, so far, the same as the one before it. */
+  #isNew({ name, arguments: text }: OpenCall): boolean {
+    return this.#last?.name !== name || !this.#last.arguments.startsWith(text);
   }
 
   /** A piece of the open call's arguments. */
@@ -98,7 +105,7 @@ export class Sink {
     if (call === undefined || text === "") return;
     call.arguments += text;
     if (call.isTold) this.#tellArguments(call.index, text);
-    else if (!this.#last?.arguments.startsWith(call.arguments)) this.#announce(call);
+    else if (this.#isNew(call) && BEGUN.test(call.arguments)) this.#announce(call);
   }
 
   /** The open call is complete. */
@@ -107,7 +114,7 @@ export class Sink {
     if (call === undefined || this.isDone) return;
     this.#open = undefined;
     if (!call.isTold) {
-      if (this.#last?.arguments === call.arguments) {
+      if (!this.#isNew(call) && this.#last?.arguments === call.arguments) {
         this.#isFull = true;
         return;
       }

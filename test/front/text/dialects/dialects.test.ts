@@ -2,20 +2,18 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import type { ChatEvent, ChatRequest, TokenRequest } from "#core/contract";
 import { CHAT_DEFAULTS, GREEDY } from "#core/contract";
-import { TokenTrie } from "../../../../src/front/text/added-tokens.ts";
 import { dialectOf, thoughtsOf } from "../../../../src/front/text/dialects/table.ts";
 import { createReader } from "../../../../src/front/text/reader.ts";
 import { Speech } from "../../../../src/front/text/speech.ts";
-import { toTemplateInput } from "../../../../src/front/text/template/conversation.ts";
-import { ChatTemplate } from "../../../../src/front/text/template/render.ts";
 import type { Vocabulary } from "../../../../src/front/text/vocabulary.ts";
 import {
   type ExpectedCall,
+  expectedTurn,
   FAMILIES,
   type Family,
   RECORDED,
+  renderedTurn,
   TOOLS,
-  TURN,
 } from "../../../helpers/dialects.ts";
 
 const tokenizers = new Map<Family, ReturnType<typeof makeTokenizer>>();
@@ -181,51 +179,6 @@ function familyNamed(name: string): Family {
   return family;
 }
 
-/** The assistant's turn as the family's template writes it. */
-function renderedTurn(family: Family): { output: string; calls: readonly ExpectedCall[] } {
-  const calls = TURN.calls.slice(0, family.calls ?? TURN.calls.length);
-  const lacks = family.lacks ?? [];
-  const template = new ChatTemplate("m", { default: family.template, toolUse: null }, {});
-  const none = { special: new TokenTrie([]), all: new TokenTrie([]) };
-  const said = (text: string) => [{ kind: "text" as const, text }];
-  const rendered = template.render(
-    toTemplateInput(
-      {
-        messages: [
-          { role: "user", parts: said("Weather, please.") },
-          {
-            role: "assistant",
-            parts: said(lacks.includes("text") ? "" : TURN.text),
-            reasoning: lacks.includes("reasoning") ? undefined : TURN.reasoning,
-            toolCalls: calls.map((call, i) => ({
-              id: `functions.${call.name}:${i}`,
-              name: call.name,
-              arguments: JSON.stringify(call.arguments),
-            })),
-          },
-          { role: family.turn[1] === "<|observation|>" ? "tool" : "user", parts: said("ok") },
-        ],
-        tools: TOOLS,
-        templateKwargs: {},
-      },
-      none,
-    ),
-  );
-  const [before, after] = family.turn;
-  const begin = rendered.indexOf(before) + before.length;
-  const end = rendered.indexOf(after, begin);
-  return { output: rendered.slice(begin, end === -1 ? undefined : end), calls };
-}
-
-const expectedTurn = (family: Family) => {
-  const lacks = family.lacks ?? [];
-  return {
-    text: lacks.includes("text") ? "" : TURN.text,
-    reasoning: lacks.includes("reasoning") ? "" : TURN.reasoning,
-    reason: "tool_calls",
-  };
-};
-
 describe("dialectOf()", () => {
   test.each(FAMILIES)("tells the dialect of $name from its template", (family) => {
     expect(dialectOf(family.template).name).toBe(family.dialect);
@@ -240,7 +193,11 @@ describe.each(FAMILIES)("$name", (family) => {
   const { output, calls } = renderedTurn(family);
 
   test("reads back what its template wrote", () => {
-    expect(read(family, output)).toMatchObject({ ...expectedTurn(family), calls });
+    expect(read(family, output)).toMatchObject({
+      ...expectedTurn(family),
+      reason: "tool_calls",
+      calls,
+    });
   });
 
   test("reads the same at every split into two events", () => {
@@ -256,10 +213,10 @@ describe.each(FAMILIES)("$name", (family) => {
     const { encode } = tokenizerOf(family);
     expect(read(family, output, { cuts: encode(output).map(() => 1) })).toEqual(whole);
     fc.assert(
-      fc.property(fc.array(fc.integer({ min: 1, max: 9 }), { maxLength: 200 }), (cuts) => {
+      fc.property(fc.array(fc.integer({ min: 1, max: 9 }), { maxLength: 100 }), (cuts) => {
         expect(read(family, output, { cuts })).toEqual(whole);
       }),
-      { numRuns: 30 },
+      { numRuns: 10 },
     );
   });
 
@@ -275,7 +232,7 @@ describe.each(FAMILIES)("$name", (family) => {
       const rest = answer.text.replace(/\uFFFD$/, "");
       const isPart = whole.text.startsWith(rest.trimEnd());
       const tail = rest.startsWith(whole.text) ? rest.slice(whole.text.length) : rest;
-      expect(isPart || (tail.length < 40 && output.includes(tail))).toBe(true);
+      expect(isPart || (tail.length < 60 && output.includes(tail))).toBe(true);
       expect(whole.reasoning.startsWith(answer.reasoning.replace(/\uFFFD$/, ""))).toBe(true);
       expect(answer.calls).toEqual(calls.slice(0, answer.calls.length));
       answer.argumentTexts.forEach((args, i) => {
@@ -334,6 +291,19 @@ describe("reading an answer", () => {
       reasoning: "is easy.",
       text: "Paris.",
     });
+  });
+
+  test("leaves out a beginning of thoughts that repeats the prompt's", () => {
+    const options = { promptText: "assistant\n<think>\n" };
+    expect(read(qwen, "<think>\nHm.</think>Paris.", options)).toMatchObject({
+      reasoning: "Hm.",
+      text: "Paris.",
+    });
+  });
+
+  test("tells nothing of a call that breaks at its first argument", () => {
+    const told = events(qwen, '<tool_call>{"name": "get_weather", "arguments": {city: 1}}');
+    expect(told.map((event) => event.kind)).toEqual(["start", "text", "end"]);
   });
 
   test("leaves the end of thoughts out that were never begun", () => {
