@@ -45,8 +45,9 @@ void* omlx_x_attention(void* q, void* k, void* v, void* pool, void* batch, int l
 
 /* ---- key/value pool and batches: their own handles, freed by their own functions ---- */
 
-/* Keys and values of all layers, float32, in num_blocks blocks of block_tokens tokens (a multiple of 16). Address space
- * is reserved at once, memory is taken as blocks are first written. */
+/* Keys and values of all layers, in 16-bit integers with a scale for each row of a head, in num_blocks blocks of
+ * block_tokens tokens (a multiple of 16). Address space is reserved at once, memory is taken as blocks are first
+ * written. */
 void* omlx_pool_new(int layers, int num_blocks, int block_tokens, int kv_heads, int head_dim);
 void omlx_pool_free(void* pool);
 /* Reserved bytes. */

@@ -13,6 +13,15 @@
 
 namespace omlx::kernels {
 
+namespace {
+
+constexpr size_t LINE = 64;
+
+size_t rounded(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
+size_t positive(int n) { return size_t(std::max(0, n)); }
+
+}  // namespace
+
 KvPool::KvPool(int layers_, int num_blocks_, int block_tokens_, int kv_heads_, int head_dim_)
     : layers(layers_),
       num_blocks(num_blocks_),
@@ -20,18 +29,21 @@ KvPool::KvPool(int layers_, int num_blocks_, int block_tokens_, int kv_heads_, i
       kv_heads(kv_heads_),
       head_dim(head_dim_),
       padded_dim((head_dim_ + 15) / 16 * 16),
-      key_floats(size_t(std::max(0, block_tokens_)) * size_t(std::max(0, head_dim_))),
-      value_floats(size_t(std::max(0, block_tokens_)) * size_t(std::max(0, padded_dim))),
-      layer_floats(size_t(std::max(0, kv_heads_)) * (key_floats + value_floats)),
-      block_floats(size_t(std::max(0, layers_)) * layer_floats) {
+      key_pairs((head_dim_ + 1) / 2),
+      value_offset_(positive(block_tokens_) * positive(key_pairs) * 4),
+      scale_offset_(value_offset_ + positive(block_tokens_) * positive(padded_dim) * 2),
+      head_bytes_(rounded(scale_offset_ + positive(block_tokens_) * 8, LINE)),
+      block_bytes_(positive(layers_) * positive(kv_heads_) * head_bytes_) {
   if (layers < 1 || num_blocks < 1 || kv_heads < 1 || head_dim < 1)
     throw std::invalid_argument("a key/value pool needs layers, blocks, heads and a head size");
+  if (head_dim > MAX_HEAD_DIM)
+    throw std::invalid_argument("heads of " + std::to_string(head_dim) + " elements are too large, at most " + std::to_string(MAX_HEAD_DIM));
   if (block_tokens < 16 || block_tokens % 16 != 0)
     throw std::invalid_argument("block_tokens must be a multiple of 16, got " + std::to_string(block_tokens));
   // In double first: the product of five integers can exceed 64 bits.
-  const double wanted = 4.0 * layers * kv_heads * block_tokens * (double(head_dim) + padded_dim) * num_blocks;
+  const double wanted = 2.0 * layers * kv_heads * block_tokens * (2.0 * key_pairs + padded_dim + 4) * num_blocks;
   if (wanted > 0x1p47) throw std::bad_alloc();
-  bytes_ = block_floats * size_t(num_blocks) * sizeof(float);
+  bytes_ = block_bytes_ * size_t(num_blocks);
 #ifdef MAP_NORESERVE
   const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
 #else
@@ -42,7 +54,7 @@ KvPool::KvPool(int layers_, int num_blocks_, int block_tokens_, int kv_heads_, i
 #ifdef MADV_HUGEPAGE
   madvise(base, bytes_, MADV_HUGEPAGE);  // a wish: small pages work as well
 #endif
-  base_ = static_cast<float*>(base);
+  base_ = static_cast<char*>(base);
 }
 
 KvPool::~KvPool() { munmap(base_, bytes_); }
@@ -86,13 +98,19 @@ struct Item {
   int chunk;  // -1: all chunks of the tile
 };
 
+/// Integers and scales of all query rows: (T, heads, 2 · key_pairs) and (T, heads).
+struct Queries {
+  size_t stride;  // of one head, 16-bit integers
+  int16_t* data;
+  float* scales;
+};
+
 struct Call {
-  const float* q;
+  Queries q;
   int heads;
   const KvPool* pool;
   int layer;
   const int* blocks;
-  float scale;
   float* out;
 
   AttentionTile describe(const Tile& t) const {
@@ -101,11 +119,12 @@ struct Call {
     a.layer = layer;
     a.kv_head = t.kv_head;
     a.blocks = blocks + t.span->first_block;
-    a.scale = scale;
     a.count = 0;
     for (int r = t.row; r < t.row + t.rows; r++) {
       for (int h = t.head; h < t.head + t.heads; h++) {
-        a.query[a.count] = q + (size_t(t.span->first_row + r) * heads + h) * pool->head_dim;
+        const size_t at = size_t(t.span->first_row + r) * heads + h;
+        a.query[a.count] = q.data + at * q.stride;
+        a.query_scale[a.count] = q.scales[at];
         a.limit[a.count++] = t.span->offset + r + 1;
       }
     }
@@ -128,33 +147,59 @@ void clear(AttentionState& state) {
   std::fill(std::begin(state.sum), std::end(state.sum), 0.0f);
 }
 
-/// Stores keys and values of one row into its block.
-void store_row(KvPool& pool, int layer, const Span& span, const int* blocks, int r, const float* k,
-               const float* v) {
-  const int D = pool.head_dim, H = pool.kv_heads;
-  const int position = span.offset + r;
-  const int block = blocks[span.first_block + position / pool.block_tokens];
-  const int in_block = position % pool.block_tokens;
-  const size_t row = size_t(span.first_row + r) * H;
-  for (int h = 0; h < H; h++) {
-    const float* from = k + (row + h) * D;
-    float* to = pool.keys(block, layer, h) + size_t(in_block / 16) * 16 * D + in_block % 16;
-    for (int d = 0; d < D; d++) to[size_t(d) * 16] = from[d];
-    std::memcpy(pool.values(block, layer, h) + size_t(in_block) * pool.padded_dim, v + (row + h) * D,
-                size_t(D) * sizeof(float));
-  }
-}
+/// Norm, rotary embedding, integers: what becomes of one row before it is stored or compared.
+class RowWriter {
+ public:
+  RowWriter(const RowPreparation& prepare, KvPool& pool, int layer, int heads, float scale, Queries q)
+      : tier_(active_tier()), prepare_(prepare), pool_(pool), layer_(layer), heads_(heads), scale_(scale), q_(q) {}
 
-void store_all(KvPool& pool, int layer, std::span<const Span> spans, const int* blocks, const float* k,
-               const float* v) {
-  constexpr int ROWS = 16;
-  for (const Span& span : spans) {
-    parallel(size_t((span.rows + ROWS - 1) / ROWS), [&](int, size_t i) {
-      const int end = std::min(span.rows, int(i + 1) * ROWS);
-      for (int r = int(i) * ROWS; r < end; r++) store_row(pool, layer, span, blocks, r, k, v);
-    });
+  /// Row r of a span; the pointers are those of the batch's first row.
+  void write(const Span& span, int r, const int* blocks, const float* q, const float* k, const float* v) const {
+    const int D = pool_.head_dim, P = pool_.block_tokens;
+    const size_t row = size_t(span.first_row + r);
+    const int position = span.offset + r;
+    const int block = blocks[span.first_block + position / P], in_block = position % P;
+    const int limit = AttentionTile::query_limit(D);
+    alignas(64) int16_t integers[MAX_HEAD_DIM];
+    for (int h = 0; h < heads_; h++) {
+      const size_t at = row * size_t(heads_) + size_t(h);
+      const float s = tier_.quantize(prepared(q + at * D, row, prepare_.q_norm), D, limit, integers);
+      std::memcpy(q_.data + at * q_.stride, integers, q_.stride * sizeof(int16_t));
+      q_.scales[at] = s * scale_;
+    }
+    for (int h = 0; h < pool_.kv_heads; h++) {
+      const size_t at = row * size_t(pool_.kv_heads) + size_t(h);
+      pool_.key_scales(block, layer_, h)[in_block] =
+          tier_.quantize(prepared(k + at * D, row, prepare_.k_norm), D, KvPool::LIMIT, integers);
+      char* key = reinterpret_cast<char*>(pool_.keys(block, layer_, h)) +
+                  (size_t(in_block / 16) * pool_.key_pairs * 16 + in_block % 16) * 4;
+      for (int i = 0; i < pool_.key_pairs; i++) std::memcpy(key + size_t(i) * LINE, integers + 2 * i, 4);
+      pool_.value_scales(block, layer_, h)[in_block] = tier_.quantize(v + at * D, D, KvPool::LIMIT, integers);
+      int16_t* value = pool_.values(block, layer_, h) + size_t(in_block / 2) * pool_.padded_dim * 2 + in_block % 2;
+      for (int i = 0; i < pool_.padded_dim; i++) value[2 * i] = integers[i];
+    }
   }
-}
+
+ private:
+  const float* prepared(const float* x, size_t row, Vector norm) const {
+    static thread_local float normed[MAX_HEAD_DIM], rotated[MAX_HEAD_DIM];
+    const int D = pool_.head_dim;
+    if (norm.data) {
+      tier_.rms_norm(x, D, norm, prepare_.eps, normed);
+      x = normed;
+    }
+    if (!prepare_.table) return x;
+    tier_.rope(x, 1, D, prepare_.table + row * size_t(prepare_.half) * 2, prepare_.half, prepare_.traditional, rotated);
+    return rotated;
+  }
+
+  const Tier& tier_;
+  const RowPreparation& prepare_;
+  KvPool& pool_;
+  int layer_, heads_;
+  float scale_;
+  Queries q_;
+};
 
 std::vector<Tile> make_tiles(std::span<const Span> spans, int heads, int kv_heads) {
   std::vector<Tile> tiles;
@@ -179,16 +224,34 @@ std::vector<Tile> make_tiles(std::span<const Span> spans, int heads, int kv_head
 
 }  // namespace
 
-void attention(const float* q, const float* k, const float* v, int T, int heads, KvPool& pool, int layer,
-               std::span<const Span> spans, std::span<const int> blocks, float scale, float* out) {
-  static thread_local Scratch scratch, partials;
+void attention(const float* q, const float* k, const float* v, int T, int heads, const RowPreparation& prepare,
+               KvPool& pool, int layer, std::span<const Span> spans, std::span<const int> blocks, float scale,
+               float* out) {
+  static thread_local Scratch scratch, partials, query_space;
   const Tier& tier = active_tier();
   const int Dp = pool.padded_dim;
 
   int64_t covered = 0;
   for (const Span& span : spans) covered += span.rows;
   if (covered < T) std::memset(out, 0, size_t(T) * heads * pool.head_dim * sizeof(float));
-  store_all(pool, layer, spans, blocks.data(), k, v);
+
+  Queries queries;
+  queries.stride = size_t(pool.key_pairs) * 2;
+  const size_t query_floats = size_t(T) * heads * pool.key_pairs;
+  queries.data = reinterpret_cast<int16_t*>(query_space.reserve(query_floats + size_t(T) * heads));
+  queries.scales = reinterpret_cast<float*>(queries.data) + query_floats;
+  const RowWriter writer(prepare, pool, layer, heads, scale, queries);
+  struct Rows {
+    const Span* span;
+    int begin, end;
+  };
+  constexpr int ROWS = 8;
+  std::vector<Rows> pieces;
+  for (const Span& span : spans)
+    for (int r = 0; r < span.rows; r += ROWS) pieces.push_back({&span, r, std::min(span.rows, r + ROWS)});
+  parallel(pieces.size(), [&](int, size_t i) {
+    for (int r = pieces[i].begin; r < pieces[i].end; r++) writer.write(*pieces[i].span, r, blocks.data(), q, k, v);
+  });
 
   // A tile that is more than its fair share of the work is split over its chunks.
   std::vector<Tile> tiles = make_tiles(spans, heads, pool.kv_heads);
@@ -213,9 +276,9 @@ void attention(const float* q, const float* k, const float* v, int T, int heads,
     return cost(a) > cost(b);
   });
 
-  const Call call{q, heads, &pool, layer, blocks.data(), scale, out};
+  const Call call{queries, heads, &pool, layer, blocks.data(), out};
   const size_t acc_floats = size_t(MAX_QUERIES) * Dp;
-  const size_t thread_floats = size_t(MAX_QUERIES) * CHUNK + 2 * acc_floats;
+  const size_t thread_floats = 2 * acc_floats;
   float* const base = scratch.reserve(thread_floats * threads);
   const size_t part_floats = acc_floats + 2 * MAX_QUERIES;  // acc, max, sum
   float* const part_base = partials.reserve(size_t(parts) * part_floats);
@@ -223,29 +286,28 @@ void attention(const float* q, const float* k, const float* v, int T, int heads,
   const auto run_all = [&](const Tile& t, float* mine) {
     const AttentionTile a = call.describe(t);
     AttentionState state, part;
-    state.acc = mine + size_t(MAX_QUERIES) * CHUNK;
+    state.acc = mine;
     part.acc = state.acc + acc_floats;
     clear(state);
     for (int c = 0; c < t.chunks; c++) {
-      tier.attend(a, c, mine, part);
+      tier.attend(a, c, part);
       tier.merge(state, part, a.count, Dp);
     }
     call.write(tier, t, state);
   };
-  const auto run_chunk = [&](const Tile& t, int c, float* mine) {
+  const auto run_chunk = [&](const Tile& t, int c) {
     const AttentionTile a = call.describe(t);
     float* to = part_base + size_t(t.part + c) * part_floats;
     AttentionState part;
     part.acc = to;
-    tier.attend(a, c, mine, part);
+    tier.attend(a, c, part);
     std::memcpy(to + acc_floats, part.max, sizeof part.max);
     std::memcpy(to + acc_floats + MAX_QUERIES, part.sum, sizeof part.sum);
   };
   parallel(items.size(), [&](int thread, size_t i) {
     const Tile& t = tiles[size_t(items[i].tile)];
-    float* mine = base + thread_floats * thread;
-    if (items[i].chunk < 0) run_all(t, mine);
-    else run_chunk(t, items[i].chunk, mine);
+    if (items[i].chunk < 0) run_all(t, base + thread_floats * thread);
+    else run_chunk(t, items[i].chunk);
   });
 
   for (const Tile& t : tiles) {

@@ -62,35 +62,50 @@ void swiglu(const float* gate, const float* up, size_t n, float* out);
 /// exp of n floats, within 2 units in the last place.
 void exp(const float* x, size_t n, float* out);
 
-/// Keys and values of all layers in blocks of `block_tokens` tokens, float32.
+constexpr int MAX_HEAD_DIM = 1024;
+
+/// Keys and values of all layers in blocks of `block_tokens` tokens. A row of a head is kept in 16-bit integers and one
+/// float32 scale: 13 bits and a sign of it are used, so that sums of products fit 32 bits and are exact in any order.
 /// One reservation of address space; pages exist once they are touched.
 class KvPool {
  public:
-  /// block_tokens must be a multiple of 16. Throws std::invalid_argument or std::bad_alloc.
+  /// Largest magnitude of a stored integer.
+  static constexpr int LIMIT = 4095;
+
+  /// block_tokens must be a multiple of 16, head_dim at most MAX_HEAD_DIM. Throws std::invalid_argument or std::bad_alloc.
   KvPool(int layers, int num_blocks, int block_tokens, int kv_heads, int head_dim);
   ~KvPool();
   KvPool(const KvPool&) = delete;
   KvPool& operator=(const KvPool&) = delete;
 
-  /// Keys of one head of one block: [block_tokens/16][head_dim][16], lanes are tokens.
-  float* keys(int block, int layer, int head) const {
-    return base_ + size_t(block) * block_floats + size_t(layer) * layer_floats +
-           size_t(head) * key_floats;
+  /// Keys of one head of one block: [block_tokens/16][key_pairs][16][2]: for 16 tokens, elements 2i and 2i+1.
+  int16_t* keys(int block, int layer, int head) const { return reinterpret_cast<int16_t*>(at(block, layer, head)); }
+  /// Values of one head of one block: [block_tokens/2][padded_dim][2]: for each element, tokens 2i and 2i+1.
+  int16_t* values(int block, int layer, int head) const {
+    return reinterpret_cast<int16_t*>(at(block, layer, head) + value_offset_);
   }
-  /// Values of one head of one block: [block_tokens][padded_dim].
-  float* values(int block, int layer, int head) const {
-    return base_ + size_t(block) * block_floats + size_t(layer) * layer_floats +
-           size_t(kv_heads) * key_floats + size_t(head) * value_floats;
+  /// Key times scale is the key; [block_tokens].
+  float* key_scales(int block, int layer, int head) const {
+    return reinterpret_cast<float*>(at(block, layer, head) + scale_offset_);
+  }
+  float* value_scales(int block, int layer, int head) const {
+    return key_scales(block, layer, head) + block_tokens;
   }
   size_t bytes() const { return bytes_; }
+  char* data() const { return base_; }
 
   const int layers, num_blocks, block_tokens, kv_heads, head_dim;
   const int padded_dim;  // head_dim rounded up to 16
-  const size_t key_floats, value_floats, layer_floats, block_floats;
+  const int key_pairs;   // head_dim / 2, rounded up
 
  private:
+  char* at(int block, int layer, int head) const {
+    return base_ + size_t(block) * block_bytes_ + (size_t(layer) * size_t(kv_heads) + size_t(head)) * head_bytes_;
+  }
+
+  const size_t value_offset_, scale_offset_, head_bytes_, block_bytes_;
   size_t bytes_ = 0;
-  float* base_ = nullptr;
+  char* base_ = nullptr;
 };
 
 /// Rows [first_row, first_row + rows) of a batch belong to one sequence that already has `offset`
@@ -105,10 +120,19 @@ struct Span {
 /// Throws std::invalid_argument unless spans and blocks fit a batch of T rows and this pool.
 void validate(std::span<const Span> spans, std::span<const int> blocks, int T, const KvPool& pool);
 
-/// Writes k and v (T, kv_heads·D) of all rows into the pool, then attends causally:
-/// q, out (T, heads·D). Rows outside every span become 0.
-void attention(const float* q, const float* k, const float* v, int T, int heads, KvPool& pool,
-               int layer, std::span<const Span> spans, std::span<const int> blocks, float scale,
+/// What happens to the rows of q and k before they are stored and compared. The default: nothing.
+struct RowPreparation {
+  Vector q_norm, k_norm;         // RMS norm of each head, (D)
+  float eps = 0;
+  const float* table = nullptr;  // rotary embedding of rope_table(): (T, half, 2)
+  int half = 0;
+  bool traditional = false;
+};
+
+/// Prepares rows, writes k and v (T, kv_heads·D) into the pool, then attends causally: q, out (T, heads·D).
+/// Rows outside every span become 0.
+void attention(const float* q, const float* k, const float* v, int T, int heads, const RowPreparation& prepare,
+               KvPool& pool, int layer, std::span<const Span> spans, std::span<const int> blocks, float scale,
                float* out);
 
 /// Top k of each row of logits (rows, vocab), descending, ties by lower id; ids and values (rows, k).

@@ -322,7 +322,7 @@ void* omlx_x_attention(void* q_handle, void* k_handle, void* v_handle, void* poo
     return make(q.shape(), "omlx_x_attention", {q, keys, values},
                 [=](const std::vector<const void*>& in, float* out) {
                   k::attention(static_cast<const float*>(in[0]), static_cast<const float*>(in[1]),
-                               static_cast<const float*>(in[2]), rows, heads, *pool, layer, batch->spans,
+                               static_cast<const float*>(in[2]), rows, heads, {}, *pool, layer, batch->spans,
                                batch->blocks, scale, out);
                 });
   });

@@ -16,15 +16,24 @@ struct LinearJob {
 struct AttentionTile {
   static constexpr int MAX_QUERIES = 24;
   static constexpr int CHUNK = 256;  // keys per partial softmax, absolute borders
+  static constexpr int RUN = 32;     // keys whose weighted values are summed in integers, absolute borders
+  /// Largest magnitude of a weight: RUN products with values of at most KvPool::LIMIT fit 32 bits.
+  static constexpr int WEIGHT_LIMIT = 16383;
+
+  /// Largest magnitude of a query's integers, so that its product with a key fits 32 bits.
+  static int query_limit(int head_dim) {
+    const int64_t limit = INT32_MAX / (int64_t(KvPool::LIMIT) * head_dim);
+    return limit < KvPool::LIMIT ? static_cast<int>(limit) : KvPool::LIMIT;
+  }
 
   const KvPool* pool;
   int layer;
   int kv_head;
   const int* blocks;  // block table of the sequence
-  float scale;
-  int count;                          // queries, by ascending limit
-  const float* query[MAX_QUERIES];    // head_dim floats each
-  int limit[MAX_QUERIES];             // keys [0, limit) are visible
+  int count;                            // queries, by ascending limit
+  const int16_t* query[MAX_QUERIES];    // 2 * key_pairs integers each
+  float query_scale[MAX_QUERIES];       // times the scale of the scores
+  int limit[MAX_QUERIES];               // keys [0, limit) are visible
 };
 
 /// Softmax state of the queries of a tile. acc holds count rows of padded_dim floats.
@@ -54,9 +63,11 @@ struct Tier {
                float* out);
   void (*swiglu)(const float* gate, const float* up, size_t n, float* out);
   void (*exp)(const float* x, size_t n, float* out);
+  /// out[i] = x[i] / scale, rounded, |out[i]| <= limit; returns scale, NaN if x has a NaN or an infinity.
+  /// out has room for n rounded up to 16; integers behind n become 0.
+  float (*quantize)(const float* x, int n, int limit, int16_t* out);
   /// Partial softmax of one chunk of keys for every query that sees at least one key of it.
-  /// scores: MAX_QUERIES * CHUNK floats of scratch.
-  void (*attend)(const AttentionTile&, int chunk, float* scores, AttentionState&);
+  void (*attend)(const AttentionTile&, int chunk, AttentionState&);
   /// Adds the partial result of the next chunk to a running state (both count rows).
   void (*merge)(AttentionState& into, const AttentionState& part, int count, int padded_dim);
   /// out[d] = acc[d] / sum.

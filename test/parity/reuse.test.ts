@@ -15,7 +15,8 @@ interface Solo {
   readonly hashes: readonly bigint[];
 }
 
-const CLEAR_MARGIN = 1e-3;
+/** Of logits: keys and values of 13 bits change them by some thousandths. */
+const CLEAR_MARGIN = 0.01;
 /** Generous: other work may share the machine. */
 const LONG_MS = 600_000;
 
@@ -39,7 +40,7 @@ describe("forward() of SmolLM2-135M with native kernels", () => {
       compared += clear;
     }
     expect(solos.length).toBeGreaterThanOrEqual(32);
-    expect(compared).toBeGreaterThan(0.8 * 128 * solos.length);
+    expect(compared).toBeGreaterThan(0.6 * 128 * solos.length);
   });
 
   test(

@@ -8,7 +8,8 @@ import { type Passage, readChats, readPassages } from "../helpers/golden.ts";
 const CHUNK = 128;
 /** Below this the reference's own rounding decides which token is first. */
 const CLEAR_MARGIN = 1e-3;
-const MAX_MEAN_KL = 1e-6;
+/** Native kernels round keys, values and softmax weights to 13 and 14 bits. */
+const MAX_MEAN_KL = { native: 1e-5, stock: 1e-6 } as const;
 /** Stock MLX needs a second for a dozen tokens on a CPU. */
 const STOCK_POSITIONS = 48;
 
@@ -86,7 +87,7 @@ function expectReference(passage: Passage, session: ForwardSession, positions: n
   }
   session.close(text);
   expect(wrong).toEqual([]);
-  expect(sum / positions).toBeLessThanOrEqual(MAX_MEAN_KL);
+  expect(sum / positions).toBeLessThanOrEqual(MAX_MEAN_KL[session.loaded.info.kernels]);
 }
 
 /** KL(reference || row) over the reference's tokens and one cell for all others. */

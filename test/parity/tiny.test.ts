@@ -5,13 +5,14 @@ import { readTiny, type TinyGolden, tinyNames } from "../helpers/golden.ts";
 
 const CHUNKS = [1, 5, 16];
 /**
- * Largest accepted difference of a logit, for every number format of the weights: both sides compute in float32, and
- * another order of summation changes logits of this size by up to 4e-5. Activations rounded to 16 bits change them by
- * 0.02 and more.
+ * Largest accepted difference of a logit, for every number format of the weights. Stock kernels compute in float32 as
+ * the reference does, and another order of summation changes logits of this size by up to 4e-5. Native kernels keep
+ * keys, values and softmax weights in 13 and 14 bits.
  */
-const TOLERANCE = 1e-4;
+const TOLERANCES = { native: 0.05, stock: 1e-4 } as const;
 
 for (const kernels of ["native", "stock"] as const) {
+  const tolerance = TOLERANCES[kernels];
   describe(`forward() with ${kernels} kernels`, () => {
     for (const name of tinyNames()) {
       test(`gives mlx-lm's logits and greedy tokens for ${name}`, async () => {
@@ -19,12 +20,12 @@ for (const kernels of ["native", "stock"] as const) {
         const session = await ForwardSession.open(golden.path, kernels);
         try {
           expect(session.loaded.info).toMatchObject({ contextWindow: 2048, eosIds: [383, 381] });
-          expect(worst(inOneStep(session, golden), golden.last)).toBeLessThan(TOLERANCE);
+          expect(worst(inOneStep(session, golden), golden.last)).toBeLessThan(tolerance);
           for (const chunk of [golden.full.length, ...CHUNKS]) {
             const text = session.start();
             const rows = session.run(text, golden.prompts[golden.fullPrompt]?.ids ?? [], chunk);
             session.close(text);
-            expect(worst(rows, golden.full)).toBeLessThan(TOLERANCE);
+            expect(worst(rows, golden.full)).toBeLessThan(tolerance);
           }
           expect(greedy(session, golden)).toEqual(golden.prompts.map((prompt) => prompt.greedy));
         } finally {

@@ -114,7 +114,7 @@ class Model {
         rope(q_.data(), T, HEADS, D, table_.data(), D / 2, false, q2_.data());
         rope(k_.data(), T, KV_HEADS, D, table_.data(), D / 2, false, k2_.data());
       });
-      time(2, [&] { attention(q2_.data(), k2_.data(), v_.data(), T, HEADS, pool, i, spans, blocks_, 0.125f, a_.data()); });
+      time(2, [&] { attention(q2_.data(), k2_.data(), v_.data(), T, HEADS, {}, pool, i, spans, blocks_, 0.125f, a_.data()); });
       time(1, [&] { linear(a_.data(), T, l.o.w, {}, h_.data()); });
       time(0, [&] {
         add(h_);

@@ -33,6 +33,11 @@ export class ContiguousCache implements KvCache {
   readonly #blocks = new Map<number, { keys: mx.MxArray[]; values: mx.MxArray[] }>();
   #spans: readonly Span[] = [];
 
+  /** Bytes that one token takes in all layers. */
+  static bytesPerToken({ layers, kvHeads, headDim }: CacheShape, dtype: mx.Dtype): number {
+    return layers * 2 * kvHeads * headDim * (dtype === "float32" ? 4 : 2);
+  }
+
   constructor(shape: CacheShape, dtype: mx.Dtype) {
     this.#shape = shape;
     this.#dtype = dtype;

@@ -12,6 +12,13 @@ export class PagedCache implements KvCache {
   readonly #pool: mx.native.Pool;
   #batch: mx.native.BatchHandle | null = null;
 
+  /** Bytes that one token takes in all layers: 16-bit integers, and a scale for each key and each value. */
+  static bytesPerToken({ layers, kvHeads, headDim, blockTokens }: CacheShape): number {
+    const integers = Math.ceil(headDim / 2) * 2 + Math.ceil(headDim / 16) * 16;
+    const head = Math.ceil((blockTokens * (2 * integers + 8)) / 64) * 64; // of a block
+    return (layers * kvHeads * head) / blockTokens;
+  }
+
   /** @param numBlocks address space is reserved for all of them, memory is taken as they are written */
   constructor(shape: CacheShape, numBlocks: number) {
     this.blockTokens = shape.blockTokens;

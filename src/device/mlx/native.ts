@@ -105,7 +105,7 @@ export function swiglu(gate: MxArray, up: MxArray): MxArray {
   return made(kernels().omlx_x_swiglu(gate.ptr, up.ptr), gate.shape);
 }
 
-/** Keys and values of all layers, float32, in blocks. Memory is taken as blocks are first written. */
+/** Keys and values of all layers in blocks. Memory is taken as blocks are first written. */
 export class Pool {
   /** 0 after `poolFree`. */
   ptr: number;

@@ -46,15 +46,16 @@ export async function loadModel(
     options.contextWindow > 0 ? options.contextWindow : Number.POSITIVE_INFINITY,
     checkpoint.contextWindow,
   );
-  const bytesPerToken =
-    model.layers * 2 * model.kvHeads * model.headDim * (dtype === "float32" ? 4 : 2);
-  const numBlocks = countBlocks(options, contextWindow, bytesPerToken);
   const shape: CacheShape = {
     layers: model.layers,
     kvHeads: model.kvHeads,
     headDim: model.headDim,
     blockTokens: BLOCK_TOKENS,
   };
+  const bytesPerToken = useNative
+    ? PagedCache.bytesPerToken(shape)
+    : ContiguousCache.bytesPerToken(shape, dtype);
+  const numBlocks = countBlocks(options, contextWindow, bytesPerToken);
   const cache = useNative ? new PagedCache(shape, numBlocks) : new ContiguousCache(shape, dtype);
   return {
     model,
