@@ -192,6 +192,7 @@ describe("completions", () => {
     ["no tokens without echo", { max_tokens: 0 }, "max_tokens"],
     ["too many log-probabilities", { logprobs: 21 }, "logprobs"],
     ["129 choices", { n: 129 }, "n"],
+    ["more choices than fit", { prompt: new Array(100).fill("a"), n: 100 }, "n"],
   ];
   for (const [name, params, param] of refused) {
     test(`completions refuse ${name}`, async () => {

@@ -30,6 +30,9 @@ export interface DecodedCompletion {
 /** OpenAI's own default for this route. */
 const DEFAULT_MAX_TOKENS = 16;
 
+/** Of all prompts together; every one takes memory before the first is told. */
+const MAX_CHOICES = 4096;
+
 /** A field that is not served, and a test for values of it that ask for nothing. */
 const UNSERVED: Readonly<Record<string, (value: unknown) => boolean>> = { suffix: neutral("") };
 
@@ -46,6 +49,13 @@ export function decodeCompletion(body: CompletionBody): DecodedCompletion {
   if (body.max_tokens === 0 && body.echo !== true) {
     throw invalidRequest('"max_tokens" may be 0 only with "echo"', "max_tokens");
   }
+  const prompts = decodePrompts(body.prompt);
+  if (prompts.length * n > MAX_CHOICES) {
+    throw invalidRequest(
+      `Cannot make ${prompts.length * n} choices: ${MAX_CHOICES} is the most for all prompts together`,
+      "n",
+    );
+  }
   const options = decodeOptions(body);
   return {
     request: {
@@ -53,7 +63,7 @@ export function decodeCompletion(body: CompletionBody): DecodedCompletion {
       maxTokens: Math.max(options.maxTokens ?? DEFAULT_MAX_TOKENS, 1), // of 0, the reader tells none
       topLogprobs: body.logprobs ?? null,
       model: body.model ?? "",
-      prompts: decodePrompts(body.prompt),
+      prompts,
       n,
       echo: body.echo !== true ? null : body.max_tokens === 0 ? "only" : "first",
     },
