@@ -43,7 +43,11 @@ async function compile(): Promise<void> {
   mkdirSync(join(ROOT, "dist"), { recursive: true });
   const staged = `${OUTPUT}.new`;
   const result = await Bun.build({
-    entrypoints: [join(ROOT, "src", "main.ts"), join(ROOT, "src", "front", "text", "worker.ts")],
+    entrypoints: [
+      join(ROOT, "src", "main.ts"),
+      join(ROOT, "src", "front", "text", "worker.ts"),
+      join(ROOT, "src", "device", "grammar", "worker.ts"),
+    ],
     compile: { outfile: staged },
     minify: { syntax: true, whitespace: true },
     sourcemap: "none",

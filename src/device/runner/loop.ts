@@ -1,4 +1,5 @@
 import {
+  type Constraint,
   type FromDevice,
   invalidRequest,
   type LoadOptions,
@@ -8,15 +9,20 @@ import {
 } from "#core/contract";
 import { convertGgufSteps } from "#core/formats";
 import { log } from "#core/log";
+import { Grammars } from "#device/grammar";
 import * as mx from "#device/mlx";
 import { randomSeed } from "#device/sample";
+import { Guide } from "./guide.ts";
 import { Heartbeat } from "./heartbeat.ts";
 import { type LoadedModel, loadModel } from "./load.ts";
 import { Scheduler } from "./scheduler.ts";
+import type { Steering } from "./sequence.ts";
 import { applyEffects, step } from "./step.ts";
 
 /** How often a conversion tells how far it is. */
 const TELL_MS = 200;
+/** How often an engine that only compiles grammars shows that it lives. */
+const PULSE_MS = 500;
 
 /**
  * The message pump of an engine: takes messages between steps, runs a step, sends what it gave, until nothing is open.
@@ -31,6 +37,10 @@ export class EngineLoop {
   #loaded: LoadedModel | null = null;
   #scheduler: Scheduler | null = null;
   #heartbeat: Heartbeat | null = null;
+  #grammars: Grammars | null = null;
+  /** Requests whose grammars are being compiled. */
+  readonly #preparing = new Map<string, AbortController>();
+  #pulse: Timer | undefined;
   #isTurnDue = false;
   #isEnded = false;
 
@@ -56,6 +66,8 @@ export class EngineLoop {
     if (this.#isEnded) return;
     this.#isEnded = true;
     this.#heartbeat?.setBusy(false);
+    this.#grammars?.dispose();
+    clearInterval(this.#pulse);
     try {
       this.#loaded?.cache.dispose();
       this.#loaded?.model.dispose();
@@ -75,9 +87,11 @@ export class EngineLoop {
         this.#load(message.options).catch((error: unknown) => this.#break(error));
         return;
       case "generate":
-        this.#submit(message.request);
+        if (message.request.constraint === null) this.#submit(message.request);
+        else void this.#constrain(message.request, message.request.constraint);
         return;
       case "vocabulary":
+        this.#grammars?.teach(message.vocabulary);
         return;
       case "cancel":
         this.#cancel(message.id);
@@ -125,6 +139,7 @@ export class EngineLoop {
         log.debug("loading", { stage, model: options.modelPath });
       });
       this.#loaded = loaded;
+      this.#grammars = new Grammars(loaded.info.vocabSize);
       this.#scheduler = new Scheduler({
         blockTokens: loaded.info.blockTokens,
         numBlocks: loaded.numBlocks,
@@ -149,15 +164,44 @@ export class EngineLoop {
     for (const message of early) this.receive(message);
   }
 
-  #submit(request: TokenRequest): void {
+  /** Compiles the request's grammar first; others go on meanwhile. */
+  async #constrain(request: TokenRequest, constraint: Constraint): Promise<void> {
+    const { id } = request;
+    const waiting = new AbortController();
+    this.#preparing.set(id, waiting);
+    // What waits for a grammar makes no steps, and yet gets on.
+    this.#pulse ??= setInterval(() => this.#heartbeat?.beat(), PULSE_MS);
+    try {
+      const { matcher, relaxed } = await (this.#grammars as Grammars).open(
+        constraint,
+        request.stopIds,
+      );
+      if (waiting.signal.aborted || this.#isEnded) matcher?.close();
+      else this.#submit(request, { guide: new Guide(request, matcher), relaxed });
+    } catch (error) {
+      if (!waiting.signal.aborted) this.#send({ kind: "failed", id, error: toErrorData(error) });
+    } finally {
+      if (this.#preparing.get(id) === waiting) this.#preparing.delete(id);
+      if (this.#preparing.size === 0) {
+        clearInterval(this.#pulse);
+        this.#pulse = undefined;
+      }
+    }
+  }
+
+  #submit(request: TokenRequest, given?: Steering): void {
+    const needsGuide = request.thinkingBudget !== null;
+    const steering = given ?? (needsGuide ? { guide: new Guide(request, null) } : undefined);
     const seed = request.sampling.seed ?? randomSeed();
     try {
       this.#checkIds(request);
       this.#books().submit(
         { ...request, sampling: { ...request.sampling, seed } },
         performance.now(),
+        steering,
       );
     } catch (error) {
+      steering?.guide?.close();
       this.#send({ kind: "failed", id: request.id, error: toErrorData(error) });
       return;
     }
@@ -174,6 +218,13 @@ export class EngineLoop {
   }
 
   #cancel(id: string): void {
+    const preparing = this.#preparing.get(id);
+    if (preparing !== undefined) {
+      preparing.abort();
+      this.#preparing.delete(id);
+      this.#send({ kind: "cancelled", id });
+      return;
+    }
     const scheduler = this.#books();
     if (!scheduler.cancel(id)) return;
     if (this.#loaded) applyEffects(this.#loaded.cache, scheduler.takeEffects());

@@ -10,7 +10,7 @@ import {
 import { type Batch, BlockPool, PrefixTree, type TreeNode } from "#device/cache";
 import { assembleBatch, type LogitUse, logitUses, type PlannedRows } from "./batch.ts";
 import { Pace } from "./pace.ts";
-import { byAge, Sequence } from "./sequence.ts";
+import { byAge, Sequence, type Steering } from "./sequence.ts";
 
 /** Rows of one step at most: bounds the memory of activations. */
 const MAX_BATCH_ROWS = 2048;
@@ -65,7 +65,13 @@ export interface Plan {
 
 /** What the sampler made of one row. */
 export type Sampled =
-  | { readonly id: number; readonly logprob?: TokenLogprob | undefined }
+  | {
+      /** One drawn token; or what a grammar forced, which may be nothing. */
+      readonly ids: readonly number[];
+      readonly logprobs?: readonly TokenLogprob[] | undefined;
+      /** The grammar is complete after these. */
+      readonly isEnd?: boolean | undefined;
+    }
   | { readonly error: ErrorData };
 
 /** What a step found of prompts that are scored. */
@@ -136,11 +142,11 @@ export class Scheduler {
   }
 
   /**
-   * Queues a request.
+   * Queues a request; its guide is closed when it ends.
    *
    * @throws {OmlxError} context_length or out_of_memory if it can never fit, overloaded if the queue is full
    */
-  submit(request: TokenRequest, nowMs: number): void {
+  submit(request: TokenRequest, nowMs: number, steering?: Steering): void {
     const numTokens = request.promptIds.length;
     if (this.#byId.has(request.id))
       throw invalidRequest(`Cannot start request "${request.id}": it is running already`);
@@ -165,7 +171,7 @@ export class Scheduler {
     // The last token generated is never computed, hence + 1.
     const room = Math.min(contextWindow, capacity + 1) - numTokens;
     const maxTokens = Math.min(request.maxTokens, room);
-    const sequence = new Sequence(request, this.#order++, nowMs, maxTokens);
+    const sequence = new Sequence(request, this.#order++, nowMs, maxTokens, steering);
     this.#byId.set(request.id, sequence);
     this.#waiting.push(sequence);
   }
@@ -193,10 +199,10 @@ export class Scheduler {
     const decoding = this.#running.filter((s) => !s.isPrefill);
     const work: PlannedRows[] = decoding.map((sequence) => ({
       sequence,
-      rows: 1,
+      rows: sequence.pending,
       isSampled: true,
     }));
-    work.push(...this.#planPrefill(decoding.length));
+    work.push(...this.#planPrefill(work.reduce((sum, { rows }) => sum + rows, 0)));
     if (work.length === 0) return null;
     return {
       batch: assembleBatch(work),
@@ -222,7 +228,8 @@ export class Scheduler {
   ): Settled {
     if (sampled.length !== plan.sampled.length)
       throw new Error(`${sampled.length} tokens for ${plan.sampled.length} sequences`);
-    const decodeRows = plan.work.filter((w) => !w.sequence.isPrefill).length;
+    const decoding = plan.work.filter((w) => !w.sequence.isPrefill);
+    const decodeRows = decoding.reduce((sum, { rows }) => sum + rows, 0);
     this.#pace.learn(plan.batch.ids.length - decodeRows, decodeRows, elapsedMs);
     const step = this.#steps++;
     const events: StepEvent[] = [];
@@ -243,15 +250,19 @@ export class Scheduler {
       sequence.scored += logprobs?.length ?? 0;
       this.#sealFull(sequence);
       const mine: TokenEvent[] = [];
-      if (wasPrefill && sequence.generated === 0)
+      if (wasPrefill && sequence.generated === 0) {
+        const { relaxed } = sequence;
+        sequence.relaxed = undefined;
         mine.push({
           kind: "prefill",
           done: sequence.computed,
           total: sequence.promptTokens,
           cached: sequence.cachedTokens,
           ...(logprobs ? { logprobs } : {}),
+          ...(relaxed === undefined ? {} : { relaxed }),
         });
-      if (result) mine.push(...this.#append(sequence, result.id, result.logprob, nowMs));
+      }
+      if (result) mine.push(...this.#append(sequence, result, nowMs));
       if (mine.length > 0) events.push({ id, events: mine });
     }
     return { events, failed };
@@ -364,9 +375,10 @@ export class Scheduler {
 
   // ---- blocks
 
-  /** Makes room for one more row; if the pool is full, whoever came last gives way, be it the sequence itself. */
+  /** Makes room for the rows to come; if the pool is full, whoever came last gives way, be it the sequence itself. */
   #ensureNextRow(sequence: Sequence): void {
-    while (!this.#cover(sequence, sequence.computed + 1)) {
+    const rows = sequence.isPrefill ? 1 : sequence.pending;
+    while (!this.#cover(sequence, sequence.computed + rows)) {
       const youngest = this.#running.reduce((a, b) => (a.isBefore(b) ? b : a));
       this.#preempt(youngest);
       if (youngest === sequence) return;
@@ -434,6 +446,7 @@ export class Scheduler {
 
   #remove(sequence: Sequence): void {
     this.#byId.delete(sequence.request.id);
+    sequence.guide?.close();
     if (sequence.isRunning) this.#close(sequence);
     else this.#waiting = this.#waiting.filter((s) => s !== sequence);
   }
@@ -495,22 +508,28 @@ export class Scheduler {
 
   #append(
     sequence: Sequence,
-    id: number,
-    logprob: TokenLogprob | undefined,
+    { ids, logprobs, isEnd }: Exclude<Sampled, { error: ErrorData }>,
     nowMs: number,
   ): TokenEvent[] {
     const { stopIds, minTokens } = sequence.request;
-    if (stopIds.includes(id) && sequence.generated >= minTokens) {
-      this.#finish(sequence, nowMs);
-      return [{ kind: "finish", reason: "stop", stopId: id, usage: sequence.usage }];
+    const [only] = ids;
+    if (ids.length === 1 && only !== undefined && stopIds.includes(only)) {
+      if (sequence.generated >= minTokens) {
+        this.#finish(sequence, nowMs);
+        return [{ kind: "finish", reason: "stop", stopId: only, usage: sequence.usage }];
+      }
     }
-    sequence.ids.push(id);
-    this.#generatedTokens++;
-    const tokens: TokenEvent = { kind: "tokens", ids: [id] };
-    const events: TokenEvent[] = [logprob ? { ...tokens, logprobs: [logprob] } : tokens];
-    if (sequence.generated >= sequence.maxTokens) {
+    const kept = ids.slice(0, sequence.maxTokens - sequence.generated);
+    sequence.ids.push(...kept);
+    this.#generatedTokens += kept.length;
+    const events: TokenEvent[] = [];
+    if (kept.length > 0)
+      events.push({ kind: "tokens", ids: kept, ...(logprobs === undefined ? {} : { logprobs }) });
+    const isComplete = isEnd === true && kept.length === ids.length;
+    if (isComplete || sequence.generated >= sequence.maxTokens) {
       this.#finish(sequence, nowMs);
-      events.push({ kind: "finish", reason: "length", usage: sequence.usage });
+      const reason = isComplete ? "stop" : "length";
+      events.push({ kind: "finish", reason, usage: sequence.usage });
     }
     return events;
   }

@@ -1,5 +1,15 @@
 import type { TokenRequest, TokenUsage } from "#core/contract";
 import type { TreeNode } from "#device/cache";
+import type { Guide } from "./guide.ts";
+
+/** How a request's tokens are led. */
+export interface Steering {
+  readonly guide: Guide | null;
+  /** Why the constraint is not enforced. */
+  readonly relaxed?: string | undefined;
+}
+
+const UNGUIDED: Steering = { guide: null };
 
 /** One request downstairs: its token ids and what the cache holds of them. The scheduler alone changes it. */
 export class Sequence {
@@ -11,6 +21,10 @@ export class Sequence {
   readonly maxTokens: number;
   /** The prompt, then what was generated. */
   readonly ids: number[];
+  /** Of a constraint or a thinking budget. */
+  readonly guide: Guide | null;
+  /** Why the constraint is not enforced, as long as nobody was told. */
+  relaxed: string | undefined;
 
   isRunning = false;
   /** Background work that waited long enough, or that interactive work waits for. */
@@ -36,12 +50,20 @@ export class Sequence {
   /** Whole blocks shared with other sequences, by their `seq`. */
   readonly sharedBlocks = new Map<number, number>();
 
-  constructor(request: TokenRequest, order: number, arrivedMs: number, maxTokens: number) {
+  constructor(
+    request: TokenRequest,
+    order: number,
+    arrivedMs: number,
+    maxTokens: number,
+    { guide, relaxed }: Steering = UNGUIDED,
+  ) {
     this.request = request;
     this.order = order;
     this.arrivedMs = arrivedMs;
     this.maxTokens = maxTokens;
     this.ids = [...request.promptIds];
+    this.guide = guide;
+    this.relaxed = relaxed;
   }
 
   get promptTokens(): number {
@@ -52,7 +74,7 @@ export class Sequence {
     return this.ids.length - this.promptTokens;
   }
 
-  /** Ids that are known but not yet computed. */
+  /** Ids that are known but not yet computed: one of an answer that runs, or more where a grammar forced some. */
   get pending(): number {
     return this.ids.length - this.computed;
   }

@@ -7,8 +7,9 @@ import {
 } from "#core/contract";
 import type { KvCache } from "#device/cache";
 import * as mx from "#device/mlx";
-import { inverseTemperature, logprobOf, readRows, sampleRow } from "#device/sample";
+import { inverseTemperature, type LogitRow, logprobOf, readRows, sampleRow } from "#device/sample";
 import type { Model } from "#device/zoo";
+import type { Guide } from "./guide.ts";
 import type { CacheEffect, Plan, PromptScores, Sampled, Scheduler } from "./scheduler.ts";
 
 export interface StepParts {
@@ -105,17 +106,50 @@ function forwardAndSample({ model, cache, isNative }: StepParts, plan: Plan): Dr
 }
 
 /** A row that cannot be drawn from is the error of its own request. */
-function sampleOne(
-  row: Parameters<typeof sampleRow>[0],
-  { request, ids, promptTokens, bannedIds }: Plan["sampled"][number],
-): Sampled {
-  const { sampling, topLogprobs } = request;
-  const { seed } = sampling;
-  if (seed === null) throw new Error(`request "${request.id}" has no seed`);
+function sampleOne(row: LogitRow, sequence: Plan["sampled"][number]): Sampled {
   try {
-    return sampleRow(row, sampling, { ids, promptTokens, bannedIds, seed, topLogprobs });
+    return sequence.guide === null
+      ? drawn(row, sequence, sequence.bannedIds)
+      : guided(row, sequence, sequence.guide);
   } catch (error) {
     if (!(error instanceof OmlxError)) throw error;
     return { error: toErrorData(error) };
   }
+}
+
+function drawn(
+  row: LogitRow,
+  { request, ids, promptTokens }: Plan["sampled"][number],
+  bannedIds: readonly number[],
+  mask?: Int32Array,
+): Extract<Sampled, { ids: readonly number[] }> {
+  const { sampling, topLogprobs } = request;
+  const { seed } = sampling;
+  if (seed === null) throw new Error(`request "${request.id}" has no seed`);
+  const state = { ids, promptTokens, bannedIds, seed, topLogprobs, mask };
+  const { id, logprob } = sampleRow(row, sampling, state);
+  return { ids: [id], logprobs: logprob && [logprob] };
+}
+
+function guided(row: LogitRow, sequence: Plan["sampled"][number], guide: Guide): Sampled {
+  const { request, bannedIds } = sequence;
+  const guidance = guide.next();
+  if (guidance.kind === "forced") {
+    const { topLogprobs } = request;
+    // A row tells the probabilities of one token.
+    const ids = topLogprobs === null ? guidance.ids : guidance.ids.slice(0, 1);
+    for (const id of ids) guide.take(id);
+    return {
+      ids,
+      logprobs: topLogprobs === null ? undefined : ids.map((id) => logprobOf(row, id, topLogprobs)),
+      isEnd: guidance.isEnd && ids.length === guidance.ids.length,
+    };
+  }
+  const sampled =
+    guidance.kind === "masked"
+      ? drawn(row, sequence, bannedIds, guidance.mask)
+      : drawn(row, sequence, [...bannedIds, ...guidance.bannedIds]);
+  const [id] = sampled.ids;
+  if (id !== undefined && !request.stopIds.includes(id)) guide.take(id);
+  return sampled;
 }

@@ -7,6 +7,7 @@ import {
   type Rank,
 } from "./candidates.ts";
 import { logprobOf } from "./logprobs.ts";
+import { drawFromHead, type Mask, maskedRow } from "./mask.ts";
 import { adjustLogits, hasAdjustments, type TextState } from "./penalties.ts";
 import { uniformAt } from "./random.ts";
 
@@ -23,6 +24,8 @@ export interface SampleState extends TextState {
   readonly seed: number;
   /** How many alternatives to report; null: no log-probabilities. */
   readonly topLogprobs: number | null;
+  /** Only these tokens may be drawn. */
+  readonly mask?: Mask | undefined;
 }
 
 export interface SampledToken {
@@ -47,13 +50,26 @@ const TAIL_DEPTH = 40;
  */
 export function sampleRow(row: LogitRow, params: SamplingParams, state: SampleState): SampledToken {
   checkRow(row);
-  const adjusted = adjust(row, params, state);
-  const id = isGreedy(params.temperature)
-    ? (adjusted.ids[0] as number)
-    : draw(adjusted, params, state.seed, state.ids.length - state.promptTokens);
+  const id = drawId(row, params, state);
   return state.topLogprobs === null
     ? { id }
     : { id, logprob: logprobOf(row, id, state.topLogprobs) };
+}
+
+function drawId(row: LogitRow, params: SamplingParams, state: SampleState): number {
+  const { mask, seed } = state;
+  const position = state.ids.length - state.promptTokens;
+  if (mask && params.xtcProbability === 0 && !hasAdjustments(params, state)) {
+    const id = drawFromHead(row, mask, params, uniformAt(seed, position));
+    if (id !== null) return id;
+  }
+  const adjusted = mask
+    ? maskedRow(row, mask, params, state, NUM_CANDIDATES)
+    : adjust(row, params, state);
+  checkRow(adjusted);
+  return isGreedy(params.temperature)
+    ? (adjusted.ids[0] as number)
+    : draw(adjusted, params, seed, position);
 }
 
 function checkRow(row: Candidates): void {
@@ -69,7 +85,6 @@ function adjust(row: LogitRow, params: SamplingParams, text: TextState): LogitRo
   const logits = row.full().slice();
   adjustLogits(logits, params, text);
   const head = row.rank(logits, inverseTemperature(params.temperature), NUM_CANDIDATES);
-  checkRow(head);
   return { ...head, vocabSize: row.vocabSize, full: () => logits, rank: row.rank };
 }
 

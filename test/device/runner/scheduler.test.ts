@@ -205,7 +205,7 @@ class Rig {
       sampled.push(
         this.poisoned.has(sequence?.request.id ?? "")
           ? { error: { code: "native", message: "NaN" } }
-          : { id: nextId(history) },
+          : { ids: [nextId(history)] },
       );
     }
     const decodeRows = plan.work.filter((w) => !w.sequence.isPrefill).length;
@@ -329,7 +329,7 @@ describe("Scheduler, one request", () => {
       if (sequence) banned.push(sequence.bannedIds);
       rig.scheduler.settle(
         plan,
-        plan.sampled.map(() => ({ id: 3 })),
+        plan.sampled.map(() => ({ ids: [3] })),
         1,
         0,
       );
@@ -479,7 +479,7 @@ describe("Scheduler, many requests", () => {
       plans.push(elapsed);
       rig.scheduler.settle(
         plan,
-        plan.sampled.map(() => ({ id: 1 })),
+        plan.sampled.map(() => ({ ids: [1] })),
         elapsed,
         0,
       );
