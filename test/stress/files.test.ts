@@ -54,7 +54,7 @@ async function tryModel(folder: string): Promise<string | undefined> {
 function refusalOf(error: unknown): string {
   if (!(error instanceof OmlxError)) throw error;
   expect(error.message).not.toBe("");
-  expect(error.message.length).toBeLessThan(4000);
+  expect(error.message.length).toBeLessThan(1100);
   return error.message;
 }
 

@@ -2,10 +2,14 @@ import { OmlxError } from "#core/contract";
 
 export type JsonObject = Readonly<Record<string, unknown>>;
 
+/** A damaged file may give its tensors names without end. */
+const MAX_MESSAGE = 1000;
+
 /** A model folder cannot be used; the message names the file and what was found. */
 export function loadError(message: string, cause?: unknown): OmlxError {
+  const short = message.length > MAX_MESSAGE ? `${message.slice(0, MAX_MESSAGE)}…` : message;
   return new OmlxError(
-    { code: "model_load", message },
+    { code: "model_load", message: short },
     cause === undefined ? undefined : { cause },
   );
 }
