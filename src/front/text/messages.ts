@@ -7,7 +7,9 @@ import type { Vocabulary } from "./vocabulary.ts";
 /** HTTP thread to text Worker. The first message is always "load"; each is answered by one reply with its id. */
 export type ToText =
   | { readonly kind: "load"; readonly id: number; readonly modelId: string; readonly path: string }
-  | { readonly kind: "encode"; readonly id: number; readonly source: Source };
+  | { readonly kind: "encode"; readonly id: number; readonly source: Source }
+  /** The answer to the prompt that "encode" with this id made; there is no reply. */
+  | { readonly kind: "remember"; readonly id: number; readonly ids: readonly number[] };
 
 /** What is to become a prompt. */
 export type Source =
@@ -32,5 +34,11 @@ export interface LoadedText {
 
 export type FromText =
   | { readonly kind: "loaded"; readonly id: number; readonly loaded: LoadedText }
-  | { readonly kind: "encoded"; readonly id: number; readonly ids: Int32Array<ArrayBuffer> }
+  | {
+      readonly kind: "encoded";
+      readonly id: number;
+      readonly ids: Int32Array<ArrayBuffer>;
+      /** What of the conversation had to be rewritten. */
+      readonly notes: readonly string[];
+    }
   | { readonly kind: "failed"; readonly id: number; readonly error: ErrorData };

@@ -2,13 +2,18 @@ import { join } from "node:path";
 import { invalidRequest, OmlxError } from "#core/contract";
 import { readJsonFile, readModelFolder } from "#core/formats";
 import { type AddedToken, TokenTrie } from "./added-tokens.ts";
-import { dialectOf, thoughtsOf } from "./dialects/table.ts";
+import { dialectNamed, dialectOf, thoughtsOf } from "./dialects/table.ts";
+import { textOfTokens } from "./logprobs.ts";
 import type { LoadedText } from "./messages.ts";
 import type { SpeechFacts } from "./speech.ts";
+import { adapt } from "./template/adapt.ts";
 import { type ControlTokens, type Conversation, toTemplateInput } from "./template/conversation.ts";
 import { findTemplates, type TemplateSources } from "./template/find.ts";
+import { Manners } from "./template/manners.ts";
 import { ChatTemplate } from "./template/render.ts";
+import { ToolOrder } from "./template/tool-order.ts";
 import { Tokenizer } from "./tokenizer.ts";
+import { TurnMemory } from "./turn-memory.ts";
 import { layoutVocabulary } from "./vocabulary.ts";
 
 /** One model's tokenizer and chat template; lives in the Worker. */
@@ -18,6 +23,9 @@ export class ModelText {
   readonly #modelId: string;
   readonly #controls: ControlTokens;
   readonly #template: ChatTemplate | null;
+  readonly #manners: Manners;
+  readonly #toolOrder = new ToolOrder();
+  readonly #turns = new TurnMemory();
 
   /**
    * Reads a model folder.
@@ -39,6 +47,11 @@ export class ModelText {
     const templates = findTemplates(path, config);
     this.#template =
       templates === null ? null : new ChatTemplate(modelId, templates, this.tokenizer.namedTokens);
+    this.#manners = new Manners((messages, tools) => {
+      if (this.#template === null) return "";
+      const kwargs = {};
+      return this.#template.render({ messages, tools, kwargs, marker: "\uFDD0", cut: null });
+    });
     const { addedTokens, vocabSize, namedTokens } = this.tokenizer;
     this.#controls = controlsOf(addedTokens, templates);
     const { eosIds, generation } = readModelFolder(path);
@@ -82,20 +95,27 @@ export class ModelText {
   /**
    * Renders a conversation.
    *
-   * @returns the text, and the character that stands before what must not be read as a token
+   * @returns the text, the character that stands before what must not be read as a token, and what was rewritten
    * @throws {OmlxError} invalid_request
    */
-  render(conversation: Conversation): { text: string; marker: string } {
+  render(asked: Conversation): {
+    readonly text: string;
+    readonly marker: string;
+    readonly notes: readonly string[];
+  } {
     if (this.#template === null) {
       throw invalidRequest(
         `Model "${this.#modelId}" has no chat template: use its instruction-tuned variant, or put a chat_template.jinja into its folder`,
         "model",
       );
     }
+    const tools = asked.tools.map((tool) => this.#toolOrder.settle(tool));
+    const dialect = dialectNamed(this.loaded.speech.dialect);
+    const { conversation, notes } = adapt({ ...asked, tools }, this.#manners, dialect);
     const input = toTemplateInput(conversation, this.#controls);
     const text = this.#template.render(input);
     const opens = conversation.opensThoughts === true && input.cut === null;
-    return { text: opens ? this.#openThoughts(text) : text, marker: input.marker };
+    return { text: opens ? this.#openThoughts(text) : text, marker: input.marker, notes };
   }
 
   /** Begins thoughts behind a prompt that neither begins nor rules them out. */
@@ -108,13 +128,29 @@ export class ModelText {
   }
 
   /**
-   * Token ids of a rendered conversation. The template writes its own BOS; none is added.
+   * Token ids of a rendered conversation. The template writes its own BOS; none is added. Where the text begins with a
+   * prompt and the answer to it, the ids are those that were computed then.
    *
+   * @param key of this prompt, for remember(); null: its answer is not awaited
    * @throws {OmlxError} invalid_request
    */
-  encode(conversation: Conversation): number[] {
-    const { text, marker } = this.render(conversation);
-    return this.tokenizer.encode(text, marker);
+  encode(
+    conversation: Conversation,
+    key: number | null = null,
+  ): { readonly ids: number[]; readonly notes: readonly string[] } {
+    const { text, marker, notes } = this.render(conversation);
+    const known = this.#turns.find(text);
+    const ids =
+      known === undefined
+        ? this.tokenizer.encode(text, marker)
+        : [...known.ids, ...this.tokenizer.encode(text.slice(known.length), marker)];
+    if (key !== null) this.#turns.begin(key, text, ids);
+    return { ids, notes };
+  }
+
+  /** Keeps the answer that the model gave to the prompt of this key. */
+  remember(key: number, ids: readonly number[]): void {
+    this.#turns.finish(key, textOfTokens(this.loaded.vocabulary, ids), ids);
   }
 }
 

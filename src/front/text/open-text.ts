@@ -12,7 +12,7 @@ import type { LoadedText } from "./messages.ts";
 import { conversationOf, type ModelFacts, stopTextsOf, toTokenRequest } from "./prompt.ts";
 import { createReader, type Reader } from "./reader.ts";
 import { Speech } from "./speech.ts";
-import { TextWorker } from "./text-worker.ts";
+import { type Encoded, TextWorker } from "./text-worker.ts";
 
 /** A loaded model's words: its tokenizer and chat template, in a Worker of its own. */
 export interface TextModel {
@@ -89,6 +89,8 @@ class WorkerTextModel implements TextModel {
   readonly #loaded: LoadedText;
   readonly #facts: ModelFacts;
   readonly #speech: Speech;
+  /** By their token ids. */
+  readonly #prompts = new WeakMap<readonly number[], Encoded>();
   #grammarVocabulary: GrammarVocabulary | undefined;
 
   constructor(worker: TextWorker, loaded: LoadedText) {
@@ -120,7 +122,9 @@ class WorkerTextModel implements TextModel {
     request: ChatRequest,
     limits: { readonly contextWindow: number },
   ): Promise<TokenRequest> {
-    const ids = Array.from(await this.#ids(request));
+    const encoded = await this.#encode(request);
+    const ids = Array.from(encoded.ids);
+    this.#prompts.set(ids, encoded);
     const plain = toTokenRequest(request, ids, this.#facts, limits, "messages");
     return { ...plain, ...this.#speech.limits(request, ids) };
   }
@@ -133,19 +137,24 @@ class WorkerTextModel implements TextModel {
   ): Promise<TokenRequest> {
     const ids =
       typeof prompt === "string"
-        ? Array.from(await this.#worker.encode({ kind: "raw", text: prompt }))
+        ? Array.from((await this.#worker.encode({ kind: "raw", text: prompt })).ids)
         : prompt;
     return toTokenRequest(options, ids, this.#facts, limits, param);
   }
 
   async countTokens(request: ChatRequest): Promise<number> {
-    return (await this.#ids(request)).length;
+    return (await this.#encode(request)).ids.length;
   }
 
   reader(request: ChatRequest, prompt: TokenRequest): Reader {
     const stopTexts = stopTextsOf(request, this.#facts);
     const reading = this.#speech.reading(request, prompt);
-    return createReader(this.#loaded.vocabulary, request, prompt, stopTexts, reading);
+    const encoded = this.#prompts.get(prompt.promptIds);
+    return createReader(this.#loaded.vocabulary, request, prompt, stopTexts, {
+      ...reading,
+      warnings: [...(encoded?.notes ?? []), ...reading.warnings],
+      remember: (ids) => encoded?.remember(ids),
+    });
   }
 
   rawReader(options: AnswerOptions, prompt: TokenRequest, echo: Echo | null): Reader {
@@ -163,7 +172,7 @@ class WorkerTextModel implements TextModel {
     this.#worker.dispose();
   }
 
-  #ids(request: ChatRequest): Promise<Int32Array<ArrayBuffer>> {
+  #encode(request: ChatRequest): Promise<Encoded> {
     return this.#worker.encode({ kind: "conversation", conversation: conversationOf(request) });
   }
 }

@@ -57,9 +57,9 @@ class TextReader implements Reader {
   /** UTF-16 units that were fed to the source, and, where someone asks for log-probabilities, code points. */
   #decoded = 0;
   #decodedPoints = 0;
+  readonly #ids: number[] = [];
   #cachedTokens = 0;
   #relaxed: string | undefined;
-  #numTokens = 0;
   #numThought = 0;
   #isStarted = false;
   #reason: TokenFinish = "stop";
@@ -121,6 +121,7 @@ class TextReader implements Reader {
       this.#source.finish(this.#reason);
       this.#parse.next();
       this.#sink.end();
+      if (this.#usage !== undefined) this.#reading.remember?.(this.#ids);
     }
     yield* this.#tell();
     const isText = !this.stopped && this.#numThought === 0 && this.#sink.numComplete === 0;
@@ -133,7 +134,7 @@ class TextReader implements Reader {
       usage: {
         promptTokens: this.#usage?.promptTokens ?? this.#promptTokens,
         cachedTokens: this.#usage?.cachedTokens ?? this.#cachedTokens,
-        completionTokens: this.#usage?.completionTokens ?? this.#numTokens,
+        completionTokens: this.#usage?.completionTokens ?? this.#ids.length,
         reasoningTokens: this.#numThought,
       },
     };
@@ -154,7 +155,7 @@ class TextReader implements Reader {
   }
 
   #readToken(id: number, logprob: TokenLogprob | undefined): void {
-    this.#numTokens++;
+    this.#ids.push(id);
     const wasThought = this.#sink.isThinking;
     const marker = this.#reading.markerText(id);
     if (marker === undefined) {

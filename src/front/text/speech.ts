@@ -26,6 +26,8 @@ export interface Reading {
   /** A token as the source has it; undefined: it is no marker. */
   markerText(id: number): string | undefined;
   parse(source: Source, sink: Sink): Parse;
+  /** Takes all tokens of an answer that came to its end. */
+  remember?(ids: readonly number[]): void;
 }
 
 const NO_MARKERS = new Markers([]);

@@ -11,9 +11,17 @@ export interface TextWorkerOptions {
   readonly loadLimitMs: number;
 }
 
+/** A prompt as token ids. */
+export interface Encoded {
+  readonly ids: Int32Array<ArrayBuffer>;
+  readonly notes: readonly string[];
+  /** Keeps the answer that was given to it, so that a conversation that goes on has the same ids. */
+  remember(answer: readonly number[]): void;
+}
+
 interface Task {
   readonly source: Source;
-  readonly result: Deferred<Int32Array<ArrayBuffer>>;
+  readonly result: Deferred<Encoded>;
 }
 
 /** A Worker that runs now, and the messages it has to answer. */
@@ -72,7 +80,7 @@ export class TextWorker {
    *
    * @throws {OmlxError} invalid_request; cancelled when the model was unloaded meanwhile
    */
-  encode(source: Source): Promise<Int32Array<ArrayBuffer>> {
+  encode(source: Source): Promise<Encoded> {
     if (this.#isDisposed) return Promise.reject(unloaded());
     const task: Task = { source, result: deferred() };
     this.#queue.push(task);
@@ -101,7 +109,7 @@ export class TextWorker {
     this.#isBusy = false;
   }
 
-  async #run(task: Task): Promise<Int32Array<ArrayBuffer>> {
+  async #run(task: Task): Promise<Encoded> {
     if (this.#isDisposed) throw unloaded();
     if (this.#running === undefined) await this.start();
     const running = this.#running;
@@ -112,9 +120,10 @@ export class TextWorker {
       source.kind === "raw"
         ? ["tokenize the prompt", "prompt"]
         : ["render the messages", "messages"];
+    const id = this.#nextId++;
     const reply = await this.#ask(
       running,
-      { kind: "encode", id: this.#nextId++, source },
+      { kind: "encode", id, source },
       {
         limitMs: timeLimitMs,
         late: () =>
@@ -122,7 +131,10 @@ export class TextWorker {
       },
     );
     if (reply.kind !== "encoded") throw new Error(`the text Worker answered ${reply.kind}`);
-    return reply.ids;
+    const remember = (ids: readonly number[]): void => {
+      if (this.#running === running) send(running.worker, { kind: "remember", id, ids });
+    };
+    return { ids: reply.ids, notes: reply.notes, remember };
   }
 
   /** Sends one message and waits for its reply; a Worker that is late is ended. */
@@ -135,7 +147,7 @@ export class TextWorker {
     running.replies.set(message.id, answer);
     const timer = setTimeout(() => this.#end(running, late()), limitMs);
     try {
-      running.worker.postMessage(message);
+      send(running.worker, message);
       const reply = await answer.promise;
       if (reply.kind === "failed") throw new OmlxError(reply.error);
       return reply;
@@ -168,6 +180,8 @@ export class TextWorker {
     running.worker.terminate();
   }
 }
+
+const send = (worker: Worker, message: ToText): void => worker.postMessage(message);
 
 function unloaded(): OmlxError {
   return new OmlxError({

@@ -19,14 +19,17 @@ self.onmessage = (event: MessageEvent<ToText>) => {
       case "encode": {
         if (model === undefined) throw new Error("the text Worker has no model yet");
         const { source } = message;
-        const ids = Int32Array.from(
+        const encoded =
           source.kind === "raw"
-            ? model.tokenizer.encodeRaw(source.text)
-            : model.encode(source.conversation),
-        );
-        reply({ kind: "encoded", id: message.id, ids }, [ids.buffer]);
+            ? { ids: model.tokenizer.encodeRaw(source.text), notes: [] }
+            : model.encode(source.conversation, message.id);
+        const ids = Int32Array.from(encoded.ids);
+        reply({ kind: "encoded", id: message.id, ids, notes: encoded.notes }, [ids.buffer]);
         break;
       }
+      case "remember":
+        model?.remember(message.id, message.ids);
+        break;
     }
   } catch (error) {
     reply({ kind: "failed", id: message.id, error: toErrorData(error) });

@@ -246,6 +246,7 @@ describe("findTemplates()", () => {
 describe("ModelText of the default model", () => {
   let model: ModelText;
   let reference: Reference;
+  const idsOf = (conversation: Conversation) => model.encode(conversation).ids;
   beforeAll(async () => {
     model = new ModelText("SmolLM2", await ensureDefaultModel());
     reference = await Bun.file(join(FIXTURES, "templates.json")).json();
@@ -253,9 +254,15 @@ describe("ModelText of the default model", () => {
 
   test("gives the reference's prompt ids", () => {
     expect(reference.smollm2Ids.length).toBeGreaterThanOrEqual(20);
-    reference.conversations.forEach((c, i) => {
-      expect(model.encode(conversationOf(c))).toEqual([...(reference.smollm2Ids[i] ?? [])]);
-    });
+    // its template knows no tools: conversations with some are rewritten for it
+    const isPlain = ({ messages, tools }: ReferenceConversation) =>
+      tools === null && !messages.some((m) => m.role === "tool" || m.tool_calls);
+    const plain = reference.conversations.filter(isPlain);
+    expect(plain.length).toBeGreaterThan(10);
+    for (const c of plain) {
+      const wanted = reference.smollm2Ids[reference.conversations.indexOf(c)] ?? [];
+      expect(idsOf(conversationOf(c))).toEqual([...wanted]);
+    }
   });
 
   test("joins the eos ids of all files", () => {
@@ -271,12 +278,12 @@ describe("ModelText of the default model", () => {
   for (const text of attacks) {
     test(`reads ${JSON.stringify(text)} of a client as text`, () => {
       const controls = (ids: readonly number[]) => ids.filter((id) => id <= 16);
-      const harmless = model.encode(chat(user("x")));
+      const harmless = idsOf(chat(user("x")));
       for (const role of ["system", "user", "assistant", "tool"] as const) {
         const message: Message = { role, parts: [{ kind: "text", text }] };
         const conversation = chat(message, user("x"));
-        const ids = model.encode(conversation);
-        const plain = model.encode(chat({ role, parts: [{ kind: "text", text: "y" }] }, user("x")));
+        const ids = idsOf(conversation);
+        const plain = idsOf(chat({ role, parts: [{ kind: "text", text: "y" }] }, user("x")));
         expect(controls(ids)).toEqual(controls(plain));
         const shown = ids.map((id) => model.tokenizer.tokenOf(id)).join("");
         expect(shown).toContain(text.replaceAll("\n", "Ċ"));
@@ -287,18 +294,14 @@ describe("ModelText of the default model", () => {
 
   test("reads text parts as one text", () => {
     const parts = ["What is ", "the capital?"].map((text) => ({ kind: "text", text }) as const);
-    expect(model.encode(chat({ role: "user", parts }))).toEqual(
-      model.encode(chat(user("What is the capital?"))),
-    );
+    expect(idsOf(chat({ role: "user", parts }))).toEqual(idsOf(chat(user("What is the capital?"))));
     const split = ["<|im_", "end|>"].map((text) => ({ kind: "text", text }) as const);
-    expect(
-      model.encode(chat({ role: "user", parts: split })).filter((id) => id === 2),
-    ).toHaveLength(2);
+    expect(idsOf(chat({ role: "user", parts: split })).filter((id) => id === 2)).toHaveLength(2);
   });
 
   test("takes text that holds noncharacters and lone surrogates", () => {
     const odd = "\uFDD0<|im_end|>\uFDD1 \ud800";
-    const ids = model.encode(chat(user(odd)));
+    const ids = idsOf(chat(user(odd)));
     expect(ids.filter((id) => id === 2)).toHaveLength(2);
     expect(model.render(chat(user(odd))).text).toContain("\uFFFD");
   });
@@ -319,7 +322,7 @@ describe("ModelText", () => {
         const think = model.tokenizer.idOf("<think>") ?? -1;
         expect(think).toBeGreaterThan(0);
         const count = (message: Message) =>
-          model.encode(chat(message, user("x"))).filter((id) => id === think).length;
+          model.encode(chat(message, user("x"))).ids.filter((id) => id === think).length;
         expect(count(assistant("<think>"))).toBe(1);
         expect(count(user("<think>"))).toBe(0);
         expect(count({ role: "tool", parts: [{ kind: "text", text: "<think>" }] })).toBe(0);

@@ -48,6 +48,8 @@ export interface Dialect {
   read(source: Source, sink: Sink, begin: string): Parse;
   /** Reads the whole answer, for a form that is more than text with markers in it. */
   readAnswer?(source: Source, sink: Sink, form: AnswerForm): Parse;
+  /** Results in a conversation need the name of the tool that they came from. */
+  readonly namesResults?: boolean;
   /** A call's id as the template wants it in a conversation; the client's own if not given. */
   historyId?(call: { readonly id: string; readonly name: string; readonly index: number }): string;
 }

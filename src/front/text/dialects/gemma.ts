@@ -95,6 +95,7 @@ function callDialect(name: string, begin: string, end: string, quote: string): D
     name,
     begins: [begin],
     markers: [end, quote],
+    namesResults: true,
     grammar: null,
     *read(source, sink) {
       yield* source.blank();

@@ -92,6 +92,7 @@ export const harmony: Dialect = {
     text: `${START}assistant${CHANNEL}final${MESSAGE}`,
     calls: `${START}assistant`,
   },
+  namesResults: true,
   read: () => {
     throw new NotACall(); // no marker begins a call
   },
