@@ -21,7 +21,7 @@ export const COMMON_HELP = `  --quick              one round, short prompts, few
   --threads N          threads of every peer that can be told (physical cores)
   --contexts N,N       prompt lengths before decoding (0,2048,7500; quick: 0,512)
   --prefill N,N        prompt lengths of prefill (128,512,4096; quick: 128)
-  --streams N,N        streams at a time, up to 8 (4,8; quick: 4)
+  --streams N,N        streams at a time, up to 16 (2,4,8,16; quick: 4)
   --tokens N           tokens decoded per request (128; quick: 24)
   --tier NAME          our kernels for a lesser CPU: avx512, avx2, portable
   --model FOLDER       another model in MLX's format (the one that our program carries)`;
@@ -111,7 +111,7 @@ function common(values: CommonValues): CommonArguments {
     sizes: {
       contexts: wholes("--contexts", values.contexts ?? (isQuick ? "0,512" : "0,2048,7500"), 0),
       prefills: wholes("--prefill", values.prefill ?? (isQuick ? "128" : "128,512,4096")),
-      streams: wholes("--streams", values.streams ?? (isQuick ? "4" : "4,8")),
+      streams: wholes("--streams", values.streams ?? (isQuick ? "4" : "2,4,8,16")),
       decodeTokens: whole("--tokens", values.tokens ?? (isQuick ? "24" : "128")),
       slowTokens: isQuick ? 4 : 10,
       positions: isQuick ? 64 : 2048,

@@ -5,6 +5,7 @@
 import { join } from "node:path";
 import { argmax, ForwardSession } from "../test/helpers/forward.ts";
 import { type Exactness, ExactnessSum, passages } from "./exactness.ts";
+import { shareSchedulingGroup } from "./machine.ts";
 import { generator } from "./prompts.ts";
 
 /** As the engine's own prefill: enough rows for its matrix kernels. */
@@ -56,6 +57,7 @@ export class EngineProcess {
     const engine = new EngineProcess(tier);
     try {
       await engine.#order({ kind: "open", folder, threads });
+      shareSchedulingGroup(engine.#child.pid);
       return engine;
     } catch (error) {
       await engine.stop();

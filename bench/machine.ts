@@ -1,5 +1,5 @@
 /** What the numbers were measured on, and what else ran there. Names no host, user or path. */
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { availableParallelism, cpus, loadavg, totalmem } from "node:os";
 
 /** CPU features that decide which kernels run. */
@@ -160,6 +160,40 @@ export function memoryOf(pid: number): number {
     kib += Number(/^Pss:\s+(\d+) kB$/m.exec(rollup)?.[1] ?? 0);
   }
   return kib * 1024;
+}
+
+/**
+ * Gives a process and its children the CPU share of this one. Linux shares the CPU between sessions first and looks at
+ * nice values only inside one: a server whose engine has a session of its own would else compete with all other work
+ * when the benchmark itself has priority over it.
+ */
+export function shareSchedulingGroup(pid: number): void {
+  const own = /nice (-?\d+)/.exec(readText("/proc/self/autogroup"))?.[1];
+  if (own === undefined || own === "0") return;
+  for (const member of treeOf(markCpu().tasks, pid)) {
+    try {
+      writeFileSync(`/proc/${member}/autogroup`, own);
+    } catch {
+      // ended meanwhile, or we may not
+    }
+  }
+}
+
+/**
+ * Gives a process and its children the CPU share of this one. Linux shares the CPU between sessions first and looks at
+ * nice values only inside one: a server whose engine has a session of its own would else compete with all other work
+ * when the benchmark itself has priority over it.
+ */
+export function shareSchedulingGroup(pid: number): void {
+  const own = /nice (-?\d+)/.exec(readText("/proc/self/autogroup"))?.[1];
+  if (own === undefined || own === "0") return;
+  for (const member of treeOf(markCpu().tasks, pid)) {
+    try {
+      writeFileSync(`/proc/${member}/autogroup`, own);
+    } catch {
+      // ended meanwhile, or we may not
+    }
+  }
 }
 
 function readText(path: string): string {

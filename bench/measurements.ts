@@ -1,6 +1,6 @@
 /** What is measured of a server, each by real requests over HTTP. */
 import { type Answer, ask, decodeSpeed, prefillSpeed, totalSpeed } from "./client.ts";
-import { memoryOf } from "./machine.ts";
+import { memoryOf, shareSchedulingGroup } from "./machine.ts";
 import type { RunningServer } from "./peers.ts";
 import { conversation, type Message } from "./prompts.ts";
 import { type ServerProcess, startProcess } from "./server-process.ts";
@@ -101,6 +101,7 @@ export async function warmUp({ peer, single, streams: several }: RunningServer):
       maxTokens: peer.isSlow ? 2 : 16,
       fields: peer.fields(false),
     });
+    shareSchedulingGroup(server.pid);
   }
 }
 

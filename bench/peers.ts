@@ -8,7 +8,7 @@ import { type Command, type ServerProcess, startProcess } from "./server-process
 const ROOT = join(import.meta.dir, "..");
 const PEERS = join(cacheDir(), "peers");
 /** Slots of the llama-server that serves several streams; more streams than this would wait. */
-const MAX_STREAMS = 8;
+const MAX_STREAMS = 16;
 const STREAM_CONTEXT = 1024;
 
 export interface Server {
@@ -107,7 +107,7 @@ export interface PeerOptions {
 }
 
 /**
- * llama-server, built on this machine. One slot without the prompt cache in main memory for single requests; eight slots
+ * llama-server, built on this machine. One slot without the prompt cache in main memory for single requests; sixteen slots
  * with a small context for streams, so that neither pays for the other.
  *
  * @param withAmx  false: the build that was told to leave AMX alone, where scripts/peers.sh made one

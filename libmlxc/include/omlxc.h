@@ -188,8 +188,9 @@ double omlx_set_memory_limit(double bytes);
 
 /* ---- weight files ---- */
 
-/* Maps a whole file for reading. The mapping lives until it is closed and every array over it is gone. */
-void* omlx_mapping_open(const char* path);
+/* Maps a whole file for reading. The mapping lives until it is closed and every array over it is gone.
+ * in_memory 1: reads it into memory with huge pages instead, which file mappings do not get. */
+void* omlx_mapping_open(const char* path, int in_memory);
 double omlx_mapping_bytes(void* mapping);
 /* Address of the file's first byte. */
 void* omlx_mapping_data(void* mapping);

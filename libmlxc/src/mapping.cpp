@@ -4,10 +4,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "internal.h"
 #include "mapping.h"
@@ -18,8 +22,10 @@ namespace {
 
 std::atomic<int> live_mappings{0};
 
+constexpr size_t HUGE_PAGE = size_t(2) << 20;
+
 /*
- * [ page of zeros | file, whole pages ]
+ * [ page of zeros | file: its own pages, or a copy in anonymous memory ]
  *   ^ reserved      ^ data
  * The page in front belongs to the mapping so that a header that an allocator expects before its data can be read.
  */
@@ -38,6 +44,40 @@ void release(Mapping* mapping) {
   live_mappings.fetch_sub(1);
 }
 
+/// Reads size bytes from `offset` of a file; 0, or an errno (EIO where the file ends before).
+int read_range(int fd, char* to, size_t offset, size_t size) {
+  while (size > 0) {
+    const ssize_t count = pread(fd, to, size, static_cast<off_t>(offset));
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) return count < 0 ? errno : EIO;
+    to += count;
+    offset += static_cast<size_t>(count);
+    size -= static_cast<size_t>(count);
+  }
+  return 0;
+}
+
+/// Reads a whole file on several threads: most of the time goes into making the pages, not into the disk.
+int read_file(int fd, char* to, size_t bytes) {
+  constexpr size_t PIECE = size_t(8) << 20;
+  constexpr unsigned MAX_THREADS = 8;
+  const size_t pieces = (bytes + PIECE - 1) / PIECE;
+  std::atomic<size_t> next{0};
+  std::atomic<int> error{0};
+  const auto work = [&] {
+    for (size_t i; error == 0 && (i = next++) < pieces;) {
+      const size_t begin = i * PIECE;
+      if (const int found = read_range(fd, to + begin, begin, std::min(PIECE, bytes - begin))) error = found;
+    }
+  };
+  const size_t useful = std::min<size_t>(pieces, std::min(MAX_THREADS, std::thread::hardware_concurrency()));
+  std::vector<std::thread> helpers;
+  for (size_t i = 1; i < useful; ++i) helpers.emplace_back(work);
+  work();
+  for (std::thread& helper : helpers) helper.join();
+  return error;
+}
+
 void* failed(const std::string& text) {
   omlx::set_error(text.c_str());
   return nullptr;
@@ -51,7 +91,7 @@ void* failed_with_errno(const char* what, const char* path) {
 
 extern "C" {
 
-void* omlx_mapping_open(const char* path) {
+void* omlx_mapping_open(const char* path, int in_memory) {
   const int fd = open(path, O_RDONLY | O_CLOEXEC);
   if (fd < 0) return failed_with_errno("open", path);
   struct stat info;
@@ -61,20 +101,32 @@ void* omlx_mapping_open(const char* path) {
   }
   const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   const size_t bytes = static_cast<size_t>(info.st_size);
-  const size_t reserved_bytes = page + (bytes + page - 1) / page * page;
+  const size_t align = in_memory ? HUGE_PAGE : page;
+  // room for the page in front, wherever the region begins
+  const size_t reserved_bytes = page + align + (bytes + align - 1) / align * align;
   void* reserved =
       mmap(nullptr, reserved_bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (reserved == MAP_FAILED) {
     close(fd);
     return failed_with_errno("map", path);
   }
-  char* data = static_cast<char*>(reserved) + page;
-  void* mapped = mmap(data, bytes, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, 0);
+  const auto begin = reinterpret_cast<uintptr_t>(reserved) + page;
+  char* data = reinterpret_cast<char*>((begin + align - 1) / align * align);
+  int error = 0;
+  if (in_memory) {
+#ifdef MADV_HUGEPAGE
+    madvise(data, bytes, MADV_HUGEPAGE);  // a wish: small pages work as well
+#endif
+    error = mprotect(data, bytes, PROT_READ | PROT_WRITE) != 0 ? errno : read_file(fd, data, bytes);
+    if (error == 0 && mprotect(data, bytes, PROT_READ) != 0) error = errno;
+  } else if (mmap(data, bytes, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, 0) == MAP_FAILED) {
+    error = errno;
+  }
   close(fd);
-  if (mapped == MAP_FAILED) {
-    void* result = failed_with_errno("map", path);
+  if (error != 0) {
     munmap(reserved, reserved_bytes);
-    return result;
+    errno = error;
+    return failed_with_errno(in_memory ? "read" : "map", path);
   }
   live_mappings.fetch_add(1);
   return new Mapping{static_cast<char*>(reserved), reserved_bytes, data, bytes};

@@ -7,7 +7,7 @@ export type PointerArg = number | NodeJS.TypedArray | null;
 export type Handle = number | null;
 
 /** Digest of these declarations; the library carries its own. */
-export const CORE_SIGNATURES = "cc8e77dfa0f8961e";
+export const CORE_SIGNATURES = "03ced231d51ef12b";
 
 export const CORE_SYMBOLS = {
   omlx_init: { args: ["i32"], returns: "i32" },
@@ -97,7 +97,7 @@ export const CORE_SYMBOLS = {
   omlx_clear_cache: { args: [], returns: "i32" },
   omlx_set_cache_limit: { args: ["f64"], returns: "f64" },
   omlx_set_memory_limit: { args: ["f64"], returns: "f64" },
-  omlx_mapping_open: { args: ["ptr"], returns: "ptr" },
+  omlx_mapping_open: { args: ["ptr", "i32"], returns: "ptr" },
   omlx_mapping_bytes: { args: ["ptr"], returns: "f64" },
   omlx_mapping_data: { args: ["ptr"], returns: "ptr" },
   omlx_mapping_close: { args: ["ptr"], returns: "void" },
@@ -195,7 +195,7 @@ export interface CoreSymbols {
   omlx_clear_cache(): number;
   omlx_set_cache_limit(bytes: number): number;
   omlx_set_memory_limit(bytes: number): number;
-  omlx_mapping_open(path: PointerArg): Handle;
+  omlx_mapping_open(path: PointerArg, inMemory: number): Handle;
   omlx_mapping_bytes(mapping: PointerArg): number;
   omlx_mapping_data(mapping: PointerArg): Handle;
   omlx_mapping_close(mapping: PointerArg): void;

@@ -1,3 +1,4 @@
+import { freemem } from "node:os";
 import { OmlxError } from "#core/contract";
 import { type ModelConfig, readTensors, type TensorInfo } from "#core/formats";
 import * as mx from "#device/mlx";
@@ -34,7 +35,7 @@ function withPlainNames(tensors: ReadonlyMap<string, TensorInfo>): ReadonlyMap<s
 }
 
 /**
- * The tensors of a model folder, mapped, not copied, and handed out by name.
+ * The tensors of a model folder over its files, mapped or read whole, and handed out by name.
  *
  * Every tensor must be taken or be known to be unused: `audit()` names what is left over, `take()` what is missing.
  */
@@ -45,12 +46,22 @@ export class Weights {
   readonly #tensors: ReadonlyMap<string, TensorInfo>;
   readonly #mappings = new Map<string, mx.Mapping>();
   readonly #taken = new Map<string, mx.MxArray>();
+  #isInMemory = false;
 
   constructor(path: string, config: ModelConfig, tensors: ReadonlyMap<string, TensorInfo>) {
     this.#path = path;
     this.#config = config;
     this.#tensors = tensors;
     this.bytes = [...tensors.values()].reduce((sum, t) => sum + t.byteLength, 0);
+  }
+
+  /**
+   * Has files read into memory with huge pages as their first tensor is taken, instead of mapped: decoding walks through
+   * all weights for every token, and small pages cost it a tenth to a third of its speed. Files that do not fit twice
+   * into the free memory stay mapped.
+   */
+  preferMemory(): void {
+    this.#isInMemory = 2 * this.bytes <= freemem();
   }
 
   has(name: string): boolean {
@@ -75,7 +86,7 @@ export class Weights {
     }
     let mapping = this.#mappings.get(info.file);
     if (!mapping) {
-      mapping = mx.openMapping(info.file);
+      mapping = mx.openMapping(info.file, this.#isInMemory);
       this.#mappings.set(info.file, mapping);
     }
     const array = mx.keep(

@@ -61,6 +61,7 @@ export async function openCheckpoint(path: string): Promise<Checkpoint> {
     weightBytes: weights.bytes,
     build(kernels) {
       try {
+        if (kernels.mode === "native") weights.preferMemory();
         return buildDecoder(FAMILIES[type](config), weights, kernels);
       } catch (error) {
         kernels.dispose();

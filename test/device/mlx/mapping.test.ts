@@ -43,6 +43,26 @@ describe("openMapping()", () => {
     expect(mx.liveMappings()).toBe(mappings);
   });
 
+  test("a file read into memory holds the same bytes, on a huge page's border, and is no longer the file", () => {
+    const copy = join(dir, "changing.bin");
+    const bytes = Uint8Array.from(
+      { length: 20 * 2 ** 20 + 3 },
+      (_, i) => (i * 31 + (i >> 12)) & 255,
+    );
+    writeFileSync(copy, bytes);
+    const mapping = mx.openMapping(copy, true);
+    expect(mapping.bytes).toBe(bytes.length);
+    writeFileSync(copy, "short");
+    mx.scope(() => {
+      const array = mx.mappedArray(mapping, 0, [bytes.length], "uint8");
+      expect(mx.dataPointer(array) % 2 ** 21).toBe(0);
+      expect(Buffer.compare(mx.toBytes(array), bytes)).toBe(0);
+    });
+    mx.closeMapping(mapping);
+    expect(mx.liveMappings()).toBe(mappings);
+    expect(() => mx.openMapping(join(dir, "none.bin"), true)).toThrow("none.bin");
+  });
+
   test("the file stays mapped while an array over it lives, also in a graph", () => {
     const mapping = mx.openMapping(path);
     const a = mx.mappedArray(mapping, 16, [4], "float32");
