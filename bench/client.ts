@@ -39,6 +39,8 @@ export async function ask(origin: string, { messages, maxTokens, fields }: Ask):
     method: "POST",
     headers: { "content-type": "application/json" },
     body,
+    // a connection left over from the last request may have been closed by the server meanwhile
+    keepalive: false,
     // Bun ends a fetch after five minutes without data
     ...{ timeout: false },
   });

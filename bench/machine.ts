@@ -179,23 +179,6 @@ export function shareSchedulingGroup(pid: number): void {
   }
 }
 
-/**
- * Gives a process and its children the CPU share of this one. Linux shares the CPU between sessions first and looks at
- * nice values only inside one: a server whose engine has a session of its own would else compete with all other work
- * when the benchmark itself has priority over it.
- */
-export function shareSchedulingGroup(pid: number): void {
-  const own = /nice (-?\d+)/.exec(readText("/proc/self/autogroup"))?.[1];
-  if (own === undefined || own === "0") return;
-  for (const member of treeOf(markCpu().tasks, pid)) {
-    try {
-      writeFileSync(`/proc/${member}/autogroup`, own);
-    } catch {
-      // ended meanwhile, or we may not
-    }
-  }
-}
-
 function readText(path: string): string {
   try {
     return readFileSync(path, "utf8");

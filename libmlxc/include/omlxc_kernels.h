@@ -37,11 +37,16 @@ void* omlx_x_rope_table(void* positions, void* inv_freq, float scale);
 void* omlx_x_rope(void* x, void* table, int num_heads, int traditional);
 /* gate / (1 + exp(-gate)) * up, elementwise; same shapes. */
 void* omlx_x_swiglu(void* gate, void* up);
-/* Causal attention over cached keys, rope applied before: writes k and v (T, Hkv*D) of all rows into layer `layer` of
- * the pool, then q (T, H*D) attends through the block tables of the batch -> (T, H*D). Rows of no span become 0.
+/* Causal attention over cached keys: writes k and v (T, Hkv*D) of all rows into layer `layer` of the pool, then q
+ * (T, H*D) attends through the block tables of the batch -> (T, H*D). Rows of no span become 0. Before that, q and k go
+ * through `rows` (omlx_rows_new) and are rotated by `table` (T, d/2, 2) as omlx_x_rope does; both NULL: as they are.
  * The write happens at evaluation: calls on one pool must be ordered by data (layer after layer, step after step).
  * The result keeps pool and batch alive until it has run. */
-void* omlx_x_attention(void* q, void* k, void* v, void* pool, void* batch, int layer, float scale);
+void* omlx_x_attention(void* q, void* k, void* v, void* table, void* rows, void* pool, void* batch, int layer, float scale);
+/* What happens to the heads of q and k: RMS norms with q_norm and k_norm (D) of any float type, or NULL for none, and
+ * which pairs a table rotates. Its own handle; graphs keep what they need. */
+void* omlx_rows_new(void* q_norm, void* k_norm, float eps, int traditional);
+void omlx_rows_free(void* rows);
 
 /* ---- key/value pool and batches: their own handles, freed by their own functions ---- */
 

@@ -5,6 +5,7 @@
 #include <exception>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -181,6 +182,13 @@ struct Batch {
   std::vector<int> blocks;
 };
 
+/// Norms of q's and k's heads and the pairing of their rotation.
+struct Rows {
+  std::optional<mx::array> q_norm, k_norm;
+  float eps;
+  bool traditional;
+};
+
 // A pool or batch handle is a pointer to a shared_ptr; graphs hold copies of the shared_ptr.
 using PoolHandle = std::shared_ptr<k::KvPool>;
 using BatchHandle = std::shared_ptr<const Batch>;
@@ -301,8 +309,8 @@ void* omlx_x_swiglu(void* gate_handle, void* up_handle) {
   });
 }
 
-void* omlx_x_attention(void* q_handle, void* k_handle, void* v_handle, void* pool_handle, void* batch_handle,
-                       int layer, float scale) {
+void* omlx_x_attention(void* q_handle, void* k_handle, void* v_handle, void* table_handle, void* rows_handle,
+                       void* pool_handle, void* batch_handle, int layer, float scale) {
   return guarded("attention", [&] {
     if (!pool_handle || !batch_handle) throw std::invalid_argument("pool or batch is null");
     const PoolHandle pool = *static_cast<PoolHandle*>(pool_handle);
@@ -319,14 +327,59 @@ void* omlx_x_attention(void* q_handle, void* k_handle, void* v_handle, void* poo
     if (layer < 0 || layer >= pool->layers)
       throw std::invalid_argument("layer " + std::to_string(layer) + " of a pool of " + std::to_string(pool->layers));
     k::validate(batch->spans, batch->blocks, rows, *pool);
-    return make(q.shape(), "omlx_x_attention", {q, keys, values},
+    Arrays inputs{q, keys, values};
+    k::RowPreparation prepare;
+    size_t table_at = 0, q_norm_at = 0, k_norm_at = 0;
+    const auto add = [&](const mx::array& a) {
+      inputs.push_back(a);
+      return inputs.size() - 1;
+    };
+    if (table_handle) {
+      const mx::array table = activations(table_handle, "table");
+      expect(table.ndim() == 3 && table.shape(0) == rows && table.shape(2) == 2 && table.shape(1) * 2 <= pool->head_dim,
+             "table must be (T, d/2, 2) with d <= D", table);
+      prepare.half = table.shape(1);
+      table_at = add(table);
+    }
+    if (rows_handle) {
+      const Rows& r = *static_cast<const Rows*>(rows_handle);
+      prepare.eps = r.eps;
+      prepare.traditional = r.traditional;
+      const auto norm = [&](const std::optional<mx::array>& w, k::Vector& to, const char* what) -> size_t {
+        if (!w) return 0;
+        expect(w->ndim() == 1 && w->shape(0) == pool->head_dim, what, *w);
+        to.dtype = dtype_of(*w, what);
+        return add(*w);
+      };
+      q_norm_at = norm(r.q_norm, prepare.q_norm, "q_norm must be (D)");
+      k_norm_at = norm(r.k_norm, prepare.k_norm, "k_norm must be (D)");
+    }
+    return make(q.shape(), "omlx_x_attention", std::move(inputs),
                 [=](const std::vector<const void*>& in, float* out) {
+                  k::RowPreparation bound = prepare;
+                  if (table_at) bound.table = static_cast<const float*>(in[table_at]);
+                  if (q_norm_at) bound.q_norm.data = in[q_norm_at];
+                  if (k_norm_at) bound.k_norm.data = in[k_norm_at];
                   k::attention(static_cast<const float*>(in[0]), static_cast<const float*>(in[1]),
-                               static_cast<const float*>(in[2]), rows, heads, {}, *pool, layer, batch->spans,
+                               static_cast<const float*>(in[2]), rows, heads, bound, *pool, layer, batch->spans,
                                batch->blocks, scale, out);
                 });
   });
 }
+
+void* omlx_rows_new(void* q_norm, void* k_norm, float eps, int traditional) {
+  try {
+    const auto optional = [](void* handle) {
+      return handle ? std::optional(*static_cast<mx::array*>(handle)) : std::nullopt;
+    };
+    return new Rows{optional(q_norm), optional(k_norm), eps, traditional != 0};
+  } catch (const std::exception& e) {
+    omlx::set_error((std::string("rows_new: ") + e.what()).c_str());
+  }
+  return nullptr;
+}
+
+void omlx_rows_free(void* rows) { delete static_cast<Rows*>(rows); }
 
 void* omlx_pool_new(int layers, int num_blocks, int block_tokens, int kv_heads, int head_dim) {
   try {

@@ -143,7 +143,7 @@ TEST("omlx_x_attention() agrees with MLX over several layers of one graph, and k
   const int T = 40, H = 6, K = 2, D = 32, LAYERS = 3;
   Handles h;
   void* pool = omlx_pool_new(LAYERS, 8, 16, K, D);
-  check::that(omlx_pool_bytes(pool) == 3.0 * 8 * 16 * K * D * 2 * 4, "pool bytes");
+  check::that(omlx_pool_bytes(pool) == 3.0 * 8 * 16 * K * (D * 2 * 2 + 2 * 4), "pool bytes");
   const std::vector<int> span{0, T, 0, 0}, blocks{5, 0, 3};
   void* batch = omlx_batch_new(span.data(), 1, blocks.data(), 3);
   auto x = normals(random, {T, H * D}), want = x;
@@ -153,14 +153,14 @@ TEST("omlx_x_attention() agrees with MLX over several layers of one graph, and k
     // keys depend on the layer before, as in a model
     const auto keys = mx::add(kv[i].first, mx::slice(x, {0, 0}, {T, K * D}));
     const auto want_keys = mx::add(kv[i].first, mx::slice(want, {0, 0}, {T, K * D}));
-    x = take(omlx_x_attention(h(x), h(keys), h(kv[i].second), pool, batch, i, 0.25f));
+    x = take(omlx_x_attention(h(x), h(keys), h(kv[i].second), nullptr, nullptr, pool, batch, i, 0.25f));
     const auto split = [&](const mx::array& a, int heads) { return mx::transpose(mx::reshape(a, {1, T, heads, D}), {0, 2, 1, 3}); };
     const auto out = mx::fast::scaled_dot_product_attention(split(want, H), split(want_keys, K), split(kv[i].second, K), 0.25f, "causal");
     want = mx::reshape(mx::transpose(out, {0, 2, 1, 3}), {T, H * D});
   }
   omlx_batch_free(batch);
   omlx_pool_free(pool);
-  check::close(values(x), doubles(want), 1e-5, "three layers");
+  check::close(values(x), doubles(want), 3e-3, "three layers");
 }
 
 TEST("an id outside of the vocabulary is an error of the evaluation, and the next one works") {
@@ -207,11 +207,11 @@ TEST("wrong arguments give NULL and a text that names them") {
   void* pool = omlx_pool_new(1, 8, 16, 1, 32);
   const std::vector<int> span{0, 2, 15, 0}, blocks{0};
   void* batch = omlx_batch_new(span.data(), 1, blocks.data(), 1);
-  refused(omlx_x_attention(x, w, w, nullptr, batch, 0, 1.0f), "pool or batch is null");
-  refused(omlx_x_attention(x, w, w, pool, batch, 0, 1.0f), "k must be");
+  refused(omlx_x_attention(x, w, w, nullptr, nullptr, nullptr, batch, 0, 1.0f), "pool or batch is null");
+  refused(omlx_x_attention(x, w, w, nullptr, nullptr, pool, batch, 0, 1.0f), "k must be");
   void* k = h(normals(random, {2, 32}));
-  refused(omlx_x_attention(x, k, k, pool, batch, 0, 1.0f), "span 0 needs 2 blocks");
-  refused(omlx_x_attention(x, k, k, pool, batch, 1, 1.0f), "layer 1");
+  refused(omlx_x_attention(x, k, k, nullptr, nullptr, pool, batch, 0, 1.0f), "span 0 needs 2 blocks");
+  refused(omlx_x_attention(x, k, k, nullptr, nullptr, pool, batch, 1, 1.0f), "layer 1");
   omlx_batch_free(batch);
   omlx_pool_free(pool);
   check::that(handles == before, "a failed call counted a handle");

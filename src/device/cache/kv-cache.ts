@@ -1,4 +1,4 @@
-import type { MxArray } from "#device/mlx";
+import type { MxArray, native } from "#device/mlx";
 import type { Batch } from "./batch.ts";
 
 /**
@@ -20,13 +20,21 @@ export interface KvCache {
   /**
    * Writes the rows' keys and values, then attends causally, each row to its own sequence up to itself.
    *
-   * @param q     (T, H*D) float32, rope applied
-   * @param k     (T, K*D) float32, rope applied
-   * @param v     (T, K*D) float32
-   * @param scale multiplies q·k
+   * @param q       (T, H*D) float32
+   * @param k       (T, K*D) float32
+   * @param v       (T, K*D) float32
+   * @param scale   multiplies q·k
+   * @param prepare norms and rotation that q and k still need; null: they are applied. Only for native kernels
    * @returns (T, H*D), lazy
    */
-  attend(layer: number, q: MxArray, k: MxArray, v: MxArray, scale: number): MxArray;
+  attend(
+    layer: number,
+    q: MxArray,
+    k: MxArray,
+    v: MxArray,
+    scale: number,
+    prepare: native.RowPreparation | null,
+  ): MxArray;
 
   /** The step's logits are evaluated (or the step failed). */
   end(): void;

@@ -38,9 +38,16 @@ export class PagedCache implements KvCache {
     this.#batch = mx.native.batchNew(Int32Array.from(spans), Int32Array.from(blocks));
   }
 
-  attend(layer: number, q: mx.MxArray, k: mx.MxArray, v: mx.MxArray, scale: number): mx.MxArray {
+  attend(
+    layer: number,
+    q: mx.MxArray,
+    k: mx.MxArray,
+    v: mx.MxArray,
+    scale: number,
+    prepare: mx.native.RowPreparation | null,
+  ): mx.MxArray {
     if (!this.#batch) throw new Error("attend() needs begin()");
-    return mx.native.attention(q, k, v, this.#pool, this.#batch, layer, scale);
+    return mx.native.attention(q, k, v, prepare, this.#pool, this.#batch, layer, scale);
   }
 
   end(): void {

@@ -174,20 +174,70 @@ export function batchFree(batch: BatchHandle): void {
   if (handle !== 0) kernels().omlx_batch_free(handle);
 }
 
+/** What happens to the heads of queries and keys before they are rotated, for `attention`. */
+export class RowNorms {
+  /** 0 after `rowNormsFree`. */
+  ptr: number;
+  constructor(ptr: number) {
+    this.ptr = ptr;
+  }
+}
+
+/**
+ * @param qNorm        RMS norm of each head's query (D); null: none. Likewise kNorm
+ * @param traditional  rotation takes pairs (2i, 2i+1) instead of (i, i + d/2)
+ */
+export function rowNormsNew(
+  qNorm: MxArray | null,
+  kNorm: MxArray | null,
+  eps: number,
+  traditional: boolean,
+): RowNorms {
+  const handle = kernels().omlx_rows_new(address(qNorm), address(kNorm), eps, traditional ? 1 : 0);
+  if (handle === null) throw nativeError("native");
+  return new RowNorms(handle);
+}
+
+/** Graphs that were built with it keep what they need. */
+export function rowNormsFree(norms: RowNorms): void {
+  const handle = norms.ptr;
+  norms.ptr = 0;
+  if (handle !== 0) kernels().omlx_rows_free(handle);
+}
+
+/** Norms, and the step's table of `ropeTable`: what `attention` does to queries and keys first. */
+export interface RowPreparation {
+  readonly norms: RowNorms;
+  readonly table: MxArray;
+}
+
 /**
  * Writes k and v (T, Hkv·D) of all rows into a layer of the pool at evaluation, then attends causally through the block
- * tables: q (T, H·D), rope applied → (T, H·D). Calls on one pool must depend on each other in the order they write.
+ * tables: q (T, H·D) → (T, H·D). Calls on one pool must depend on each other in the order they write.
+ *
+ * @param prepare  applied to q and k first; null: they are ready
  */
 export function attention(
   q: MxArray,
   k: MxArray,
   v: MxArray,
+  prepare: RowPreparation | null,
   pool: Pool,
   batch: BatchHandle,
   layer: number,
   scale: number,
 ): MxArray {
-  const handle = kernels().omlx_x_attention(q.ptr, k.ptr, v.ptr, pool.ptr, batch.ptr, layer, scale);
+  const handle = kernels().omlx_x_attention(
+    q.ptr,
+    k.ptr,
+    v.ptr,
+    prepare ? prepare.table.ptr : null,
+    prepare ? prepare.norms.ptr : null,
+    pool.ptr,
+    batch.ptr,
+    layer,
+    scale,
+  );
   return made(handle, q.shape);
 }
 

@@ -206,7 +206,7 @@ export interface CoreSymbols {
 }
 
 /** Digest of these declarations; the library carries its own. */
-export const KERNEL_SIGNATURES = "1e8646a40f8e8cf1";
+export const KERNEL_SIGNATURES = "875445a05d6e8caf";
 
 export const KERNEL_SYMBOLS = {
   omlx_x_linear: { args: ["ptr", "ptr", "ptr", "ptr", "ptr", "i32", "i32"], returns: "ptr" },
@@ -215,7 +215,9 @@ export const KERNEL_SYMBOLS = {
   omlx_x_rope_table: { args: ["ptr", "ptr", "f32"], returns: "ptr" },
   omlx_x_rope: { args: ["ptr", "ptr", "i32", "i32"], returns: "ptr" },
   omlx_x_swiglu: { args: ["ptr", "ptr"], returns: "ptr" },
-  omlx_x_attention: { args: ["ptr", "ptr", "ptr", "ptr", "ptr", "i32", "f32"], returns: "ptr" },
+  omlx_x_attention: { args: ["ptr", "ptr", "ptr", "ptr", "ptr", "ptr", "ptr", "i32", "f32"], returns: "ptr" },
+  omlx_rows_new: { args: ["ptr", "ptr", "f32", "i32"], returns: "ptr" },
+  omlx_rows_free: { args: ["ptr"], returns: "void" },
   omlx_pool_new: { args: ["i32", "i32", "i32", "i32", "i32"], returns: "ptr" },
   omlx_pool_free: { args: ["ptr"], returns: "void" },
   omlx_pool_bytes: { args: ["ptr"], returns: "f64" },
@@ -233,7 +235,9 @@ export interface KernelSymbols {
   omlx_x_rope_table(positions: PointerArg, invFreq: PointerArg, scale: number): Handle;
   omlx_x_rope(x: PointerArg, table: PointerArg, numHeads: number, traditional: number): Handle;
   omlx_x_swiglu(gate: PointerArg, up: PointerArg): Handle;
-  omlx_x_attention(q: PointerArg, k: PointerArg, v: PointerArg, pool: PointerArg, batch: PointerArg, layer: number, scale: number): Handle;
+  omlx_x_attention(q: PointerArg, k: PointerArg, v: PointerArg, table: PointerArg, rows: PointerArg, pool: PointerArg, batch: PointerArg, layer: number, scale: number): Handle;
+  omlx_rows_new(qNorm: PointerArg, kNorm: PointerArg, eps: number, traditional: number): Handle;
+  omlx_rows_free(rows: PointerArg): void;
   omlx_pool_new(layers: number, numBlocks: number, blockTokens: number, kvHeads: number, headDim: number): Handle;
   omlx_pool_free(pool: PointerArg): void;
   omlx_pool_bytes(pool: PointerArg): number;

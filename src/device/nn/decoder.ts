@@ -68,11 +68,16 @@ export function buildDecoder(spec: DecoderSpec, weights: Weights, kernels: Kerne
     forward(batch, cache) {
       const numRows = batch.ids.length;
       const positions = mx.array(batch.positions, [numRows], "int32");
-      const rotate = rotations.at(positions);
+      const rotation = rotations.at(positions);
       cache.begin(batch);
       let x = embed(mx.array(batch.ids, [numRows], "int32")); // (T, E)
       layers.forEach((layer, i) => {
-        const r = layer.attention(layer.inputNorm(x), i, rotate[layer.rotation] as Rotation, cache);
+        const r = layer.attention(
+          layer.inputNorm(x),
+          i,
+          rotation[layer.rotation] as Rotation,
+          cache,
+        );
         x = mx.add(x, r);
         x = mx.add(x, layer.mlp(layer.postNorm(x)));
       });
@@ -109,21 +114,30 @@ function attention(
   const kProj = project("k_proj", kvHeads * headDim, hidden, qkvBias);
   const vProj = project("v_proj", kvHeads * headDim, hidden, qkvBias);
   const oProj = project("o_proj", hidden, heads * headDim, spec.bias === "all");
-  const perHead = (name: string): Norm => {
-    if (!spec.qkNorm) return (x) => x;
-    const normalize = norm(weights, kernels, `${path}.${name}`, headDim, eps);
+  const weightOf = (name: string) =>
+    spec.qkNorm ? weights.take(`${path}.${name}.weight`, [headDim]) : null;
+  const qWeight = weightOf("q_norm");
+  const kWeight = weightOf("k_norm");
+  const rowNorms = kernels.rowNorms(qWeight, kWeight, eps, spec.ropeTraditional);
+  const perHead = (weight: mx.MxArray | null): Norm => {
+    if (!weight) return (x) => x;
+    const normalize = kernels.rmsNorm(weight, eps);
     return (x) => {
       const [rows = 0, width = 0] = x.shape;
       return mx.reshape(normalize(mx.reshape(x, [rows, width / headDim, headDim])), [rows, width]);
     };
   };
-  const qNorm = perHead("q_norm");
-  const kNorm = perHead("k_norm");
-  return (x, layer, rotate, cache) => {
-    const q = rotate(qNorm(qProj(x)), heads); // (T, H*D)
-    const k = rotate(kNorm(kProj(x)), kvHeads); // (T, K*D)
+  const qNorm = perHead(qWeight);
+  const kNorm = perHead(kWeight);
+  return (x, layer, { rotate, table }, cache) => {
+    const q = qProj(x); // (T, H*D)
+    const k = kProj(x); // (T, K*D)
     const v = vProj(x);
-    return oProj(cache.attend(layer, q, k, v, scale));
+    if (rowNorms && table) {
+      return oProj(cache.attend(layer, q, k, v, scale, { norms: rowNorms, table }));
+    }
+    const rotated = [rotate(qNorm(q), heads), rotate(kNorm(k), kvHeads)] as const;
+    return oProj(cache.attend(layer, ...rotated, v, scale, null));
   };
 }
 

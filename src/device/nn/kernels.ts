@@ -19,8 +19,13 @@ export type Linear = (x: mx.MxArray) => mx.MxArray;
 export type Embedding = (ids: mx.MxArray) => mx.MxArray;
 /** Any shape, over the last axis. */
 export type Norm = (x: mx.MxArray) => mx.MxArray;
-/** x (T, heads*D) → same, rotated by each row's position */
-export type Rotation = (x: mx.MxArray, heads: number) => mx.MxArray;
+/** Rotary embedding of a step's rows. */
+export interface Rotation {
+  /** x (T, heads*D) → same, rotated by each row's position */
+  rotate(x: mx.MxArray, heads: number): mx.MxArray;
+  /** What the attention kernel rotates by, where it does so itself. */
+  readonly table: mx.MxArray | null;
+}
 
 /**
  * The fused operations, in two forms: own CPU kernels (native) and stock MLX (any device, the definition of correct).
@@ -37,6 +42,16 @@ export interface Kernels {
     headDim: number,
     traditional: boolean,
   ): (positions: mx.MxArray) => Rotation;
+  /**
+   * Norms of the heads of queries and keys, and their rotation, as a part of attention; null where attention has no such
+   * part: then they are operations of their own.
+   */
+  rowNorms(
+    qNorm: mx.MxArray | null,
+    kNorm: mx.MxArray | null,
+    eps: number,
+    traditional: boolean,
+  ): mx.native.RowNorms | null;
   /** silu(gate) * up */
   swiglu(gate: mx.MxArray, up: mx.MxArray): mx.MxArray;
   /** Frees what the bound weights needed beyond the file's own tensors. */
@@ -46,6 +61,7 @@ export interface Kernels {
 /** Own CPU kernels: float32 activations over the weights as they lie in the mapped file. */
 export function nativeKernels(): Kernels {
   const owned: mx.MxArray[] = [];
+  const norms: mx.native.RowNorms[] = [];
   return {
     mode: "native",
     linear: (m, bias) => (x) =>
@@ -60,11 +76,21 @@ export function nativeKernels(): Kernels {
       owned.push(inverse);
       return (positions) => {
         const table = mx.native.ropeTable(positions, inverse, frequencies.scale);
-        return (x, heads) => mx.native.rope(x, table, heads, traditional);
+        const rotate = (x: mx.MxArray, heads: number) =>
+          mx.native.rope(x, table, heads, traditional);
+        return { rotate, table };
       };
     },
+    rowNorms(qNorm, kNorm, eps, traditional) {
+      const made = mx.native.rowNormsNew(qNorm, kNorm, eps, traditional);
+      norms.push(made);
+      return made;
+    },
     swiglu: (gate, up) => mx.native.swiglu(gate, up),
-    dispose: () => freeAll(owned),
+    dispose() {
+      freeAll(owned);
+      for (const made of norms.splice(0)) mx.native.rowNormsFree(made);
+    },
   };
 }
 
@@ -139,7 +165,7 @@ export function stockKernels(dtype: mx.Dtype): Kernels {
         ),
       );
       const factor = frequencies.scale;
-      return (positions) => (x, heads) => {
+      const rotate = (positions: mx.MxArray, x: mx.MxArray, heads: number) => {
         const rows = x.shape[0] as number;
         const scaled = factor === 1 ? x : scaleRotated(x, factor, dims, heads, headDim);
         const rotated = mx.fast.rope(mx.reshape(scaled, [rows, heads, 1, headDim]), {
@@ -152,7 +178,12 @@ export function stockKernels(dtype: mx.Dtype): Kernels {
         });
         return mx.reshape(rotated, [rows, heads * headDim]);
       };
+      return (positions) => ({
+        rotate: (x, heads) => rotate(positions, x, heads),
+        table: null,
+      });
     },
+    rowNorms: () => null,
     swiglu: (gate, up) => mx.multiply(mx.multiply(gate, mx.sigmoid(gate)), up),
     dispose: () => freeAll(owned),
   };

@@ -126,6 +126,7 @@ describe("CPU kernels", () => {
           rows(q, from, to, H * D),
           rows(k, from, to, K * D),
           rows(v, from, to, K * D),
+          null,
           pool,
           batch,
           1,
