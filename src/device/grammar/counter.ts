@@ -3,7 +3,7 @@ import { includes, type Node, type Rules } from "./ir.ts";
 /** Ways to read a text at the same time; further ones are dropped, which only makes the language smaller. */
 const MAX_THREADS = 128;
 /** Steps of one closure: a rule that begins with itself would go on for ever. */
-const MAX_CLOSURE = 20_000;
+const MAX_CLOSURE = 4000;
 const MAX_STATES = 20_000;
 const MAX_FRAMES = 50_000;
 const INFINITE = Number.POSITIVE_INFINITY;
@@ -200,7 +200,7 @@ export class Counter {
     const seen = new Set<string>();
     // First in, first out: of a rule that begins with itself the shortest readings come first.
     const queue = [...pending];
-    for (let at = 0; at < queue.length && at < MAX_CLOSURE && threads.length < MAX_THREADS; at++) {
+    for (let at = 0; at < queue.length && at < MAX_CLOSURE; at++) {
       const { node, next, units } = queue[at] as Pending;
       const key = `${node === null ? "" : this.#idOf(node)} ${next?.id ?? ""} ${units}`;
       if (seen.has(key)) continue;
@@ -238,10 +238,10 @@ export class Counter {
     switch (node.kind) {
       case "text":
         if (node.text === "") queue.push({ node: null, next, units });
-        else threads.push({ leaf: node, offset: 0, next, units });
+        else if (threads.length < MAX_THREADS) threads.push({ leaf: node, offset: 0, next, units });
         return;
       case "chars":
-        threads.push({ leaf: node, offset: 0, next, units });
+        if (threads.length < MAX_THREADS) threads.push({ leaf: node, offset: 0, next, units });
         return;
       case "seq":
         this.#enterItem(node, 0, next, units, queue);
