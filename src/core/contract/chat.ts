@@ -28,6 +28,8 @@ export interface Tool {
   readonly parameters?: unknown;
   /** The arguments must follow the schema to the letter: a keyword that cannot be enforced is an error. */
   readonly strict?: boolean | undefined;
+  /** A message describes it: it can be called, but is not in the list at the start, which stays as it was. */
+  readonly isTold?: boolean | undefined;
 }
 
 /** Which tools may be called; "auto": as the model likes. */

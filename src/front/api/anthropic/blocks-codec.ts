@@ -266,20 +266,21 @@ function sourceText(
 }
 
 function offerTool(name: unknown, path: string, reading: Reading): string {
-  if (typeof name === "string" && reading.tools.offer(name)) return `Tool available: ${name}`;
-  reading.ignored.push(path);
-  return typeof name === "string" ? `Tool not found: ${name}` : "";
+  const text = typeof name === "string" ? reading.tools.offer(name) : undefined;
+  if (text === undefined) reading.ignored.push(path);
+  return text ?? (typeof name === "string" ? `Tool not found: ${name}` : "");
 }
 
-/** A block that offers or withdraws one tool. It says nothing: the list of tools does. */
+/** A block that offers or withdraws one tool. */
 function changeTools(block: WireBlock, path: string, reading: Reading): string {
-  const tool = fieldsOf(block["tool"] ?? block["definition"]);
-  const name = tool["name"] ?? tool["tool_name"];
-  const isDone =
+  const { tools } = reading;
+  const tool = fieldsOf(block["tool"]);
+  const { name, definition } = tool;
+  const known = typeof name === "string" ? name : "";
+  const text =
     block.type === "tool_removal"
-      ? typeof name === "string" && reading.tools.withdraw(name)
-      : (typeof name === "string" && reading.tools.offer(name)) ||
-        reading.tools.define(tool["definition"] ?? tool);
-  if (!isDone) reading.ignored.push(path);
-  return "";
+      ? tools.withdraw(known)
+      : (tools.offer(known) ?? tools.define(definition ?? tool));
+  if (text === undefined) reading.ignored.push(path);
+  return text ?? "";
 }

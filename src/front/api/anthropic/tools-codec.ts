@@ -9,6 +9,8 @@ export class Toolbox {
   readonly #offered = new Map<string, Tool>();
   /** Declared, but not shown before the conversation mentions them. */
   readonly #deferred = new Map<string, Tool>();
+  /** Nothing is listed at the start, so what comes later must be. */
+  readonly #isListEmpty: boolean;
 
   /** @param ignored takes the paths of tools that cannot be served */
   constructor(tools: readonly WireTool[], ignored: string[]) {
@@ -16,46 +18,63 @@ export class Toolbox {
     const canSearch = !tools.some((tool) => tool.type?.startsWith("tool_search_"));
     for (const [i, wire] of tools.entries()) {
       const tool = decodeTool(wire);
-      if (tool === undefined || this.#find(tool.name)) ignored.push(`tools[${i}]`);
-      else if (canSearch && wire.defer_loading === true) this.#deferred.set(tool.name, tool);
+      if (tool === undefined || this.#offered.has(tool.name) || this.#deferred.has(tool.name)) {
+        ignored.push(`tools[${i}]`);
+      } else if (canSearch && wire.defer_loading === true) this.#deferred.set(tool.name, tool);
       else this.#offered.set(tool.name, tool);
     }
-    if (this.#offered.size === 0) for (const name of this.#deferred.keys()) this.offer(name);
+    if (this.#offered.size === 0) {
+      for (const [name, tool] of this.#deferred) this.#offered.set(name, tool);
+      this.#deferred.clear();
+    }
+    this.#isListEmpty = this.#offered.size === 0;
   }
 
-  #find(name: string): Tool | undefined {
-    return this.#offered.get(name) ?? this.#deferred.get(name);
+  /**
+   * Offers a declared tool from now on.
+   *
+   * @returns what the model must read at this place; undefined: there is no tool of that name
+   */
+  offer(name: string): string | undefined {
+    if (this.#offered.has(name)) return `Tool available: ${name}`;
+    const tool = this.#deferred.get(name);
+    return tool && this.#add(tool);
   }
 
-  /** Offers a declared tool from now on; false: there is none of that name. */
-  offer(name: string): boolean {
-    const tool = this.#find(name);
-    if (tool === undefined) return false;
-    this.#offered.set(name, tool);
-    this.#deferred.delete(name);
-    return true;
-  }
-
-  /** Offers a tool that a message defines; false: it is none that can be called here. */
-  define(definition: unknown): boolean {
+  /**
+   * Offers a tool that a message defines.
+   *
+   * @returns what the model must read at this place; undefined: it is no tool that can be called here
+   */
+  define(definition: unknown): string | undefined {
     const wire = toolSchema.safeParse(definition);
     const tool = wire.success ? decodeTool(wire.data) : undefined;
-    if (tool === undefined) return false;
-    this.#deferred.delete(tool.name);
-    this.#offered.set(tool.name, tool);
-    return true;
+    return tool && this.#add(tool);
   }
 
-  /** Offers a tool no more; a later block may offer it again. */
-  withdraw(name: string): boolean {
+  /** The list at the start stays as it was, so that the prompt before this place stays in the cache. */
+  #add(tool: Tool): string {
+    const { name, description, parameters } = tool;
+    this.#deferred.delete(name);
+    this.#offered.set(name, this.#isListEmpty ? tool : { ...tool, isTold: true });
+    if (this.#isListEmpty) return `Tool available: ${name}`;
+    return `Tool available from here on: ${JSON.stringify({ name, description, parameters })}`;
+  }
+
+  /**
+   * Offers a tool no more; a later block may offer it again.
+   *
+   * @returns what the model must read at this place; undefined: there is no tool of that name
+   */
+  withdraw(name: string): string | undefined {
     const tool = this.#offered.get(name);
-    if (tool === undefined) return this.#deferred.has(name);
+    if (tool === undefined) return undefined;
     this.#offered.delete(name);
     this.#deferred.set(name, tool);
-    return true;
+    return `Tool no longer available: ${name}`;
   }
 
-  /** In the order they were declared, then as they came; so what was rendered before stays as it was. */
+  /** In the order they were declared, then as they came. */
   get offered(): readonly Tool[] {
     return [...this.#offered.values()];
   }

@@ -19,7 +19,7 @@ export interface Adapted {
 export function adapt(conversation: Conversation, manners: Manners, dialect: Dialect): Adapted {
   const notes = new Set<string>();
   let messages = withoutOrphans(conversation.messages);
-  let { tools } = conversation;
+  let tools = conversation.tools.filter(({ isTold }) => isTold !== true);
   const hasCalls = messages.some(({ role, toolCalls }) => role === "tool" || toolCalls?.length);
   if (hasCalls && !manners.showsCalls) {
     messages = callsAsText(messages);

@@ -321,26 +321,45 @@ describe("tools", () => {
     expect(request({ tools: [f] }).parallelToolCalls).toBe(true);
   });
 
-  test("that are deferred appear when the conversation mentions them, at the end", () => {
+  test("that are deferred are told at the place that mentions them; the list stays as it was", () => {
     const tools = [deferred("a"), f, deferred("b"), deferred("c")];
     expect(names({ tools })).toEqual(["f"]);
+    const add = { type: "tool_addition", tool: { type: "tool_reference", name: "a" } };
+    const reference = { type: "tool_reference", tool_name: "b" };
     const messages = [
-      assistant(use("1", "f")),
-      user(result("1", [{ type: "tool_reference", tool_name: "b" }])),
-      {
-        role: "system",
-        content: [{ type: "tool_addition", tool: { type: "tool_reference", name: "a" } }],
-      },
+      assistant(use("1", "f"), use("2", "f")),
+      user(result("1", [reference]), result("2", [reference])),
+      { role: "system", content: [add] },
     ];
-    expect(names({ tools, messages })).toEqual(["f", "b", "a"]);
-    expect(told(request({ tools, messages }).messages)[1]?.[1]).toBe("Tool available: b");
-    expect(told(request({ tools, messages }).messages)).toHaveLength(2);
+    const { tools: all, messages: read } = request({ tools, messages });
+    expect(all.map(({ name, isTold }) => [name, isTold ?? false])).toEqual([
+      ["f", false],
+      ["b", true],
+      ["a", true],
+    ]);
+    const described = (name: string) =>
+      `Tool available from here on: {"name":"${name}","description":"F","parameters":{"type":"object"}}`;
+    expect(told(read).map(([, words]) => words)).toEqual([
+      "",
+      described("b"),
+      "Tool available: b",
+      described("a"),
+    ]);
   });
 
   test("that are deferred are offered at once where nothing could find them", () => {
     expect(names({ tools: [deferred("a"), deferred("b")] })).toEqual(["a", "b"]);
     const search = { type: "tool_search_tool_regex_20251119", name: "tool_search_tool_regex" };
     expect(names({ tools: [search, f, deferred("a")] })).toEqual(["f", "a"]);
+  });
+
+  test("that come later are listed where the list was empty", () => {
+    const definition = { name: "new", input_schema: { type: "object" } };
+    const add = { type: "tool_addition", tool: { type: "tool_definition", definition } };
+    const { tools, messages } = request({ messages: [...HELLO, user(add)] });
+    expect(tools).toMatchObject([{ name: "new" }]);
+    expect(tools[0]?.isTold).toBeUndefined();
+    expect(told(messages)[1]).toEqual(["user", "Tool available: new"]);
   });
 
   test("come and go with tool_addition and tool_removal", () => {
