@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { emptyHome, runClaudeCode } from "../helpers/agents.ts";
-import { writeScriptedModel } from "../helpers/scripted-model.ts";
+import { callingScript, writeScriptedModel } from "../helpers/scripted-model.ts";
 import { DEFAULT_MODEL, DEFAULT_MODELS, startServer, type TestServer } from "../helpers/server.ts";
 
 const SAYS = "Two and two make four, as far as anybody here can tell.";
@@ -16,6 +16,10 @@ describe.if(process.env["OMLX_LONG"] === "1")("agents", () => {
   beforeAll(async () => {
     models = mkdtempSync(join(tmpdir(), "omlx-agents-"));
     await writeScriptedModel(join(models, "scripted"), { text: SAYS, window: 262_144 });
+    const call =
+      '{"name": "Bash", "arguments": {"command": "echo 12345 | rev", "description": "Turn"}}';
+    const script = callingScript("I ask the shell.", call, "The shell has turned it around.");
+    await writeScriptedModel(join(models, "caller"), { ...script, window: 262_144 });
     server = await startServer({ modelDirs: [models] });
   });
   afterAll(async () => {
@@ -33,6 +37,13 @@ describe.if(process.env["OMLX_LONG"] === "1")("agents", () => {
     const next = await runClaudeCode(home.path, server, "scripted", more);
     expect(next.result).toBe(SAYS);
     expect(next.usage.cache_read_input_tokens).toBeGreaterThanOrEqual(0.95 * total);
+  }, 300_000);
+
+  test("Claude Code runs the command that the model asks for, and ends", async () => {
+    using home = emptyHome();
+    const args = ["Turn it around.", "--allowedTools", "Bash"];
+    const { result, is_error, num_turns } = await runClaudeCode(home.path, server, "caller", args);
+    expect([is_error, num_turns, result]).toEqual([false, 2, "The shell has turned it around."]);
   }, 300_000);
 
   test("Claude Code is told that its prompt is too long, and understands", async () => {

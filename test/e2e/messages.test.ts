@@ -1,7 +1,11 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import Anthropic, { APIError } from "@anthropic-ai/sdk";
 import { errorBody, message, messageEvent } from "../../src/front/api/anthropic/answers.ts";
 import { runPython } from "../helpers/python.ts";
+import { callingScript, writeScriptedModel } from "../helpers/scripted-model.ts";
 import { DEFAULT_MODEL, DEFAULT_MODELS, startServer, type TestServer } from "../helpers/server.ts";
 
 /** The SDK's newest types have no sampling parameters any more; its older ones and other clients do. */
@@ -294,6 +298,108 @@ describe("token counts", () => {
     expect(sum(parts(second.usage))).toBe(total);
     expect(second.usage.cache_read_input_tokens).toBeGreaterThanOrEqual(0.95 * total);
     expect(second.content).toEqual(first.content);
+  });
+});
+
+describe("tools", () => {
+  const CALL = '{"name": "turn", "arguments": {"text": "abc"}}';
+  let models: string;
+  let caller: TestServer;
+  let sdk: Anthropic;
+
+  beforeAll(async () => {
+    models = mkdtempSync(join(tmpdir(), "omlx-messages-"));
+    const script = callingScript("I turn it.", CALL, "It is cba now.");
+    await writeScriptedModel(join(models, "caller"), { ...script, window: 8192 });
+    caller = await startServer({ modelDirs: [models] });
+    sdk = new Anthropic({ baseURL: caller.origin, apiKey: "none", maxRetries: 0 });
+  });
+  afterAll(async () => {
+    await caller[Symbol.asyncDispose]();
+    rmSync(models, { recursive: true, force: true });
+  });
+
+  const input_schema = {
+    type: "object" as const,
+    properties: { text: { type: "string" } },
+    required: ["text"],
+  };
+  const question: Anthropic.MessageCreateParamsNonStreaming = {
+    model: "caller",
+    max_tokens: 200,
+    messages: [{ role: "user", content: "Turn abc around." }],
+    tools: [{ name: "turn", description: "Turns a text around", input_schema }],
+  };
+
+  test("a call is a block of its own, with the same input streamed and whole", async () => {
+    const whole = await sdk.messages.create(question);
+    expect(whole.stop_reason).toBe("tool_use");
+    expect(whole.content.map((block) => block.type)).toEqual(["text", "tool_use"]);
+    expect(whole.content[1]).toMatchObject({ name: "turn", input: { text: "abc" } });
+    const streamed = await sdk.messages.stream(question).finalMessage();
+    expect(streamed.stop_reason).toBe("tool_use");
+    expect(textOf(streamed)).toBe(textOf(whole));
+    expect(streamed.content[1]).toMatchObject({ name: "turn", input: { text: "abc" } });
+  });
+
+  test("a call that was cut off is never closed", async () => {
+    const cut = { ...question, max_tokens: 8 };
+    const whole = await sdk.messages.create(cut);
+    expect(whole.stop_reason).toBe("max_tokens");
+    expect(whole.content.map((block) => block.type)).toEqual(["text"]);
+    const response = await fetch(`${caller.origin}/v1/messages`, {
+      method: "POST",
+      body: JSON.stringify({ ...cut, stream: true }),
+    });
+    const events = await eventsOf(response);
+    const opened = events.flatMap((e) => (e.type === "content_block_start" ? [e.index] : []));
+    const closed = events.flatMap((e) => (e.type === "content_block_stop" ? [e.index] : []));
+    expect(closed).toEqual(opened.slice(0, 1));
+  });
+
+  test("the SDK's tool runner runs the call and ends with the answer", async () => {
+    const calls: unknown[] = [];
+    const turn = {
+      name: "turn",
+      description: "Turns a text around",
+      input_schema,
+      run: (input: unknown) => {
+        calls.push(input);
+        return "cba";
+      },
+      parse: (input: unknown) => input,
+    };
+    for (const stream of [false, true]) {
+      const { tools: _, ...rest } = question;
+      const runner = sdk.beta.messages.toolRunner({ ...rest, tools: [turn], stream });
+      const final = await runner.runUntilDone();
+      expect(final.content).toMatchObject([{ type: "text", text: "It is cba now." }]);
+      expect(final.stop_reason).toBe("end_turn");
+    }
+    expect(calls).toEqual([{ text: "abc" }, { text: "abc" }]);
+  });
+
+  test("the next turn finds prompt and call in the cache", async () => {
+    const system = "You turn texts around, and nothing else. ".repeat(40);
+    const first = await sdk.messages.create({ ...question, system });
+    const [, call] = first.content;
+    if (call?.type !== "tool_use") throw new Error("no call");
+    const next = await sdk.messages.create({
+      ...question,
+      system,
+      messages: [
+        ...question.messages,
+        { role: "assistant", content: first.content },
+        {
+          role: "user",
+          content: [{ type: "tool_result", tool_use_id: call.id, content: "cba" }],
+        },
+      ],
+    });
+    const { input_tokens, cache_read_input_tokens } = first.usage;
+    const total = input_tokens + (cache_read_input_tokens ?? 0);
+    expect(next.usage.cache_read_input_tokens).toBeGreaterThanOrEqual(0.95 * total);
+    expect(textOf(next)).toBe("It is cba now.");
   });
 });
 

@@ -98,6 +98,27 @@ export async function writeScriptedModel(dir: string, script: Script): Promise<s
   return dir;
 }
 
+/** ChatML that knows tools, and after whose first result an answer begins behind the token <|im_end|>. */
+const TOOL_TEMPLATE =
+  "{% set seen = namespace(result=false) %}{% if tools %}<|im_start|>system\nCall with <tool_call>.\n" +
+  "{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}<|im_end|>\n{% endif %}" +
+  "{% for message in messages %}{% if message.role == 'tool' %}{% set seen.result = true %}{% endif %}" +
+  "<|im_start|>{{ message.role }}\n{{ message.content }}" +
+  "{% for call in message.tool_calls or [] %}<tool_call>\n{{ call.function | tojson }}\n</tool_call>{% endfor %}<|im_end|>\n{% endfor %}" +
+  "{% if add_generation_prompt %}<|im_start|>assistant\n{% if seen.result %}<|im_end|>{% endif %}{% endif %}";
+
+/**
+ * The script of a model that calls a tool first, and says something once the conversation holds a result.
+ *
+ * @param call JSON text
+ */
+export function callingScript(say: string, call: string, then: string): Script {
+  return {
+    text: `${say}\n<tool_call>\n${call}\n</tool_call><|im_end|>${then}`,
+    template: TOOL_TEMPLATE,
+  };
+}
+
 /** Token ids of the script in a checkpoint of writeScriptedModel, for tests that compare ids. */
 export function scriptedIds(script: Script): number[] {
   const specials: readonly string[] = script.specials ?? SCRIPTED_SPECIALS;
