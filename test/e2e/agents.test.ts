@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { emptyHome, runClaudeCode } from "../helpers/agents.ts";
+import { emptyHome, runClaudeCode, runCodex, runOpencode } from "../helpers/agents.ts";
 import { callingScript, writeScriptedModel } from "../helpers/scripted-model.ts";
 import { DEFAULT_MODEL, DEFAULT_MODELS, startServer, type TestServer } from "../helpers/server.ts";
 
@@ -55,5 +55,17 @@ describe.if(process.env["OMLX_LONG"] === "1")("agents", () => {
     const told = await runClaudeCode(home.path, small, DEFAULT_MODEL, ["What is two and two?"]);
     expect([told.is_error, told.terminal_reason]).toEqual([true, "prompt_too_long"]);
     expect((await fetch(`${small.origin}/health`)).status).toBe(200);
+  }, 300_000);
+
+  test("Codex ends a turn", async () => {
+    using home = emptyHome();
+    expect(await runCodex(home.path, server, "scripted", "What is two and two?")).toContain(SAYS);
+  }, 300_000);
+
+  test("opencode ends a turn", async () => {
+    using home = emptyHome();
+    expect(await runOpencode(home.path, server, "scripted", "What is two and two?")).toContain(
+      SAYS,
+    );
   }, 300_000);
 });

@@ -125,6 +125,149 @@ describe("/v1/mcp", () => {
   });
 });
 
+describe("calls that the server runs itself", () => {
+  const QUESTION = "What is 19 plus 23?";
+  const run = { auto_execute: true, servers: ["all"] };
+  const post = async (path: string, body: object) => {
+    const response = await fetch(`${server.baseURL}${path}`, {
+      method: "POST",
+      headers: { "content-type": "application/json", "anthropic-version": "2023-06-01" },
+      body: JSON.stringify({ model: DEFAULT_MODEL, temperature: 0, ...body }),
+    });
+    expect(response.status).toBe(200);
+    return response;
+  };
+  /** The JSON of every event of a stream. */
+  const eventsOf = async (response: Response) =>
+    (await response.text())
+      .split("\n")
+      .filter((line) => line.startsWith("data: {"))
+      .map((line) => JSON.parse(line.slice("data: ".length)));
+  /** The forced call's own arguments decide what the tool answered. */
+  const sumOf = (json: string) => {
+    const { a, b } = JSON.parse(json) as { a: number; b: number };
+    return `The sum of ${a} and ${b} is ${a + b}.`;
+  };
+
+  test("chat completions: a forced call is run, and the model answers with its result", async () => {
+    const body = {
+      messages: [{ role: "user", content: QUESTION }],
+      max_tokens: 120,
+      tool_choice: { type: "function", function: { name: "all__get-sum" } },
+      mcp: { ...run, max_rounds: 1 },
+    };
+    const whole = (await (await post("/chat/completions", body)).json()) as {
+      choices: { message: Record<string, unknown>; finish_reason: string }[];
+    };
+    const choice = whole.choices[0];
+    const [call] = (choice?.message["mcp_calls"] ?? []) as Record<string, string>[];
+    expect(call).toMatchObject({ server: "all", name: "get-sum", is_error: false });
+    expect(call?.["output"]).toBe(sumOf(call?.["arguments"] ?? ""));
+    expect(choice?.message["content"]).toBeString();
+    expect(choice?.message["content"]).not.toBe("");
+    expect(["stop", "length"]).toContain(choice?.finish_reason ?? "");
+
+    const chunks = await eventsOf(await post("/chat/completions", { ...body, stream: true }));
+    const deltas = chunks.flatMap((chunk) => chunk.choices[0]?.delta ?? []);
+    const calls = deltas.flatMap((delta) => delta.mcp_calls ?? []);
+    expect(calls.map((part) => part.status).filter(Boolean)).toEqual(["in_progress", "completed"]);
+    expect(calls.at(-1).output).toBe(call?.["output"]);
+    const text = deltas.map((delta) => delta.content ?? "").join("");
+    expect(text).toBe(choice?.message["content"] as string);
+  }, 60_000);
+
+  test("messages: the call and its result are blocks, and may be sent back", async () => {
+    const body = {
+      messages: [{ role: "user", content: QUESTION }],
+      max_tokens: 120,
+      tool_choice: { type: "tool", name: "all__get-sum" },
+      mcp: { ...run, max_rounds: 1 },
+    };
+    const whole = (await (await post("/messages", body)).json()) as {
+      content: Record<string, never>[];
+    };
+    const [use, result, ...rest] = whole.content as Record<string, unknown>[];
+    expect(use).toMatchObject({ type: "mcp_tool_use", server_name: "all", name: "get-sum" });
+    expect(result).toMatchObject({
+      type: "mcp_tool_result",
+      tool_use_id: use?.["id"],
+      is_error: false,
+      content: [{ type: "text", text: sumOf(JSON.stringify(use?.["input"])) }],
+    });
+    expect(rest.map((block) => block["type"])).toEqual(["text"]);
+    const events = await eventsOf(await post("/messages", { ...body, stream: true }));
+    const started = events.filter((event) => event.type === "content_block_start");
+    expect(started.map((event) => event.content_block.type)).toEqual([
+      "mcp_tool_use",
+      "mcp_tool_result",
+      "text",
+    ]);
+    await post("/messages", {
+      messages: [
+        { role: "user", content: QUESTION },
+        { role: "assistant", content: whole.content },
+        { role: "user", content: "Thank you." },
+      ],
+      max_tokens: 4,
+    });
+  }, 60_000);
+
+  test("responses: a tool of type mcp names a server, its calls are items", async () => {
+    const body = {
+      input: QUESTION,
+      max_output_tokens: 120,
+      tools: [{ type: "mcp", server_label: "all", allowed_tools: ["get-sum"] }],
+      tool_choice: { type: "mcp", server_label: "all", name: "get-sum" },
+      mcp: { max_rounds: 1 },
+    };
+    const whole = (await (await post("/responses", body)).json()) as {
+      id: string;
+      output: Record<string, unknown>[];
+    };
+    expect(whole.output.map((item) => item["type"])).toEqual(["mcp_call", "message"]);
+    const [call] = whole.output;
+    expect(call).toMatchObject({ server_label: "all", name: "get-sum", status: "completed" });
+    expect(call?.["output"]).toBe(sumOf(String(call?.["arguments"])));
+    const events = await eventsOf(await post("/responses", { ...body, stream: true }));
+    expect(events.map((event) => event.type)).toContain("response.mcp_call.completed");
+    expect(events.at(-1).response.output.map((item: { type: string }) => item.type)).toEqual([
+      "mcp_call",
+      "message",
+    ]);
+    // the call is part of the conversation that goes on
+    await post("/responses", {
+      input: "Thank you.",
+      previous_response_id: whole.id,
+      max_output_tokens: 4,
+    });
+  }, 60_000);
+
+  test("servers come from the configuration alone", async () => {
+    const tools = [{ type: "mcp", server_label: "mine", server_url: "http://127.0.0.1:1/mcp" }];
+    const response = await fetch(`${server.baseURL}/responses`, {
+      method: "POST",
+      body: JSON.stringify({ input: "hi", tools }),
+    });
+    expect(response.status).toBe(400);
+    const { error } = (await response.json()) as { error: { param: string; message: string } };
+    expect(error.param).toBe("tools[0].server_label");
+    expect(error.message).toContain("all");
+  });
+
+  test("without a wish to run them, calls go to the client", async () => {
+    const body = {
+      messages: [{ role: "user", content: QUESTION }],
+      max_tokens: 120,
+      tool_choice: { type: "function", function: { name: "all__get-sum" } },
+      mcp: { expose: true },
+    };
+    const whole = (await (await post("/chat/completions", body)).json()) as {
+      choices: { message: { tool_calls: { function: { name: string } }[] } }[];
+    };
+    expect(whole.choices[0]?.message.tool_calls[0]?.function.name).toBe("all__get-sum");
+  }, 60_000);
+});
+
 describe("/mcp: this server as an MCP server", () => {
   async function connect(origin = server.origin): Promise<Client> {
     const client = new Client({ name: "test", version: "1" });

@@ -195,6 +195,17 @@ describe("background responses", () => {
   });
 });
 
+test("GET /v1/models tells Codex what its catalog needs, and nobody else", async () => {
+  const plain = (await (await fetch(`${server.baseURL}/models`)).json()) as object;
+  expect(Object.keys(plain)).toEqual(["object", "data"]);
+  const catalog = (await (
+    await fetch(`${server.baseURL}/models?client_version=0.171.0`)
+  ).json()) as { models: Record<string, unknown>[] };
+  expect(catalog.models).toMatchObject([
+    { slug: DEFAULT_MODEL, visibility: "list", context_window: 2048, input_modalities: ["text"] },
+  ]);
+});
+
 describe("odd requests", () => {
   const bad: [name: string, body: unknown, param: string | null][] = [
     ["no input", { model: DEFAULT_MODEL }, "input"],

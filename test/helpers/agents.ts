@@ -99,3 +99,54 @@ export async function runClaudeCode(
     throw new Error(`Claude Code ended without a result: ${stdout}${stderr}`);
   }
 }
+
+/** Lets Codex take one task; what it printed. */
+export async function runCodex(
+  home: string,
+  server: Pick<TestServer, "baseURL">,
+  model: string,
+  prompt: string,
+): Promise<string> {
+  const folder = await installAgent("@openai/codex@0.171.0");
+  const settings = join(home, ".codex");
+  mkdirSync(settings, { recursive: true });
+  writeFileSync(
+    join(settings, "config.toml"),
+    [
+      `model = ${JSON.stringify(model)}`,
+      'model_provider = "omlx"',
+      "[model_providers.omlx]",
+      'name = "oMLX"',
+      `base_url = ${JSON.stringify(server.baseURL)}`,
+      'env_key = "OMLX_KEY"',
+      'wire_api = "responses"',
+    ].join("\n"),
+  );
+  const binary = join(folder, "node_modules", ".bin", "codex");
+  const command = [binary, "exec", "--skip-git-repo-check", prompt];
+  const { stdout, stderr } = await runIn(home, command, { CODEX_HOME: settings, OMLX_KEY: "none" });
+  return `${stdout}\n${stderr}`;
+}
+
+/** Lets opencode take one task; what it printed. */
+export async function runOpencode(
+  home: string,
+  server: Pick<TestServer, "baseURL">,
+  model: string,
+  prompt: string,
+): Promise<string> {
+  const folder = await installAgent("opencode-ai@1.18.33");
+  const settings = join(home, ".config", "opencode");
+  mkdirSync(settings, { recursive: true });
+  const provider = {
+    npm: "@ai-sdk/openai-compatible",
+    name: "oMLX",
+    options: { baseURL: server.baseURL, apiKey: "none" },
+    models: { [model]: { name: model } },
+  };
+  writeFileSync(join(settings, "opencode.json"), JSON.stringify({ provider: { omlx: provider } }));
+  const binary = join(folder, "node_modules", ".bin", "opencode");
+  const command = [binary, "run", "-m", `omlx/${model}`, prompt];
+  const { stdout, stderr } = await runIn(home, command, {});
+  return `${stdout}\n${stderr}`;
+}

@@ -20,6 +20,8 @@ export interface DecodedPrompt {
   readonly notes: readonly string[];
 }
 
+type McpName = { readonly name: string };
+
 export interface DecodedMessages extends DecodedPrompt {
   readonly stream: boolean;
   /** The client marks what it wants cached, so it reads the numbers of the cache. */
@@ -31,9 +33,10 @@ export interface DecodedMessages extends DecodedPrompt {
 /**
  * What of a body makes the prompt; an answer and a count of its tokens both come from here.
  *
+ * @param mcpTools tools that the server may add
  * @throws {OmlxError} invalid_request with `param`
  */
-export function decodePrompt(body: CountBody): DecodedPrompt {
+export function decodePrompt(body: CountBody, mcpTools: readonly McpName[] = []): DecodedPrompt {
   const ignored = Object.keys(body).filter((key) => !MESSAGES_FIELDS.has(key));
   const edits = body.context_management?.edits ?? [];
   if (edits.some(({ keep }) => keep !== "all")) ignored.push("context_management.edits");
@@ -49,7 +52,7 @@ export function decodePrompt(body: CountBody): DecodedPrompt {
     model: body.model ?? "",
     messages,
     tools: tools.offered,
-    ...decodeToolChoice(body.tool_choice, tools.offered),
+    ...decodeToolChoice(body.tool_choice, [...tools.offered, ...mcpTools]),
     mcp: decodeWishes(body.mcp),
     format: decodeFormat(body),
     thinking: decodeThinking(body),
@@ -62,8 +65,12 @@ export function decodePrompt(body: CountBody): DecodedPrompt {
  * @param isBackground the client says that nobody waits for this answer
  * @throws {OmlxError} invalid_request with `param`
  */
-export function decodeMessages(body: MessagesBody, isBackground: boolean): DecodedMessages {
-  const { request, ignored, notes } = decodePrompt(body);
+export function decodeMessages(
+  body: MessagesBody,
+  isBackground: boolean,
+  mcpTools: readonly McpName[] = [],
+): DecodedMessages {
+  const { request, ignored, notes } = decodePrompt(body, mcpTools);
   const isPatient = isBackground || /^(?:flex|batch)$/.test(body.service_tier ?? "");
   return {
     request: {

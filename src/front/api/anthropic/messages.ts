@@ -56,7 +56,7 @@ async function answer(request: Request, server: Server | null, deps: AppDeps): P
   const isBackground = request.headers.get("x-app") === "cli-bg";
   const valid = validate(messagesBody, body);
   refuseThread(valid);
-  const decoded = decodeMessages(valid, isBackground);
+  const decoded = decodeMessages(valid, isBackground, deps.mcp?.manager.tools);
   const { request: chat, stream, marksCache, hidesThoughts } = decoded;
   const { requestId, messageId } = newIds();
   const model = chat.model || (deps.pool.status().defaultModel ?? "");
@@ -107,7 +107,7 @@ async function count(request: Request, server: Server | null, deps: AppDeps): Pr
   server?.timeout(request, 0);
   const valid = validate(countBody, body);
   refuseThread(valid);
-  const { request: chat, ignored, notes } = decodePrompt(valid);
+  const { request: chat, ignored, notes } = decodePrompt(valid, deps.mcp?.manager.tools);
   const { signal } = endingOf(request, deps.shutdown);
   using _ = deps.requests.enter();
   try {

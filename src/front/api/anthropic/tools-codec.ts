@@ -96,7 +96,7 @@ function decodeTool(wire: WireTool): Tool | undefined {
 /** @throws {OmlxError} invalid_request if a call is demanded that no tool can answer */
 export function decodeToolChoice(
   choice: CountBody["tool_choice"],
-  tools: readonly Tool[],
+  tools: readonly Pick<Tool, "name">[],
 ): { readonly toolChoice: ToolChoice; readonly parallelToolCalls: boolean } {
   const parallelToolCalls = choice?.disable_parallel_tool_use !== true;
   switch (choice?.type) {

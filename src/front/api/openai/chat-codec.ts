@@ -10,6 +10,7 @@ import {
   type Role,
   type TextLogprob,
   type Thinking,
+  type Tool,
   type ToolCall,
   type Usage,
 } from "#core/contract";
@@ -64,15 +65,21 @@ const ROLES: Readonly<Record<WireMessage["role"], Role>> = {
   function: "tool",
 };
 
-/** @throws {OmlxError} invalid_request with `param` */
-export function decodeChat(body: ChatBody): DecodedChat {
+/**
+ * @param mcpTools tools that the server may add
+ * @throws {OmlxError} invalid_request with `param`
+ */
+export function decodeChat(
+  body: ChatBody,
+  mcpTools: readonly Pick<Tool, "name">[] = [],
+): DecodedChat {
   refuseUnserved(body, UNSERVED);
   const ignored = unknownFields(body, CHAT_FIELDS);
   const messages = body.messages.map((message, i) =>
     decodeMessage(message, `messages[${i}]`, ignored),
   );
   checkPartial(body);
-  const { isLegacy, ...tools } = decodeTools(body, ignored);
+  const { isLegacy, ...tools } = decodeTools(body, ignored, mcpTools);
   const request: ChatRequest = {
     ...CHAT_DEFAULTS,
     model: body.model ?? "",

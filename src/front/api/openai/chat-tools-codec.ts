@@ -13,9 +13,14 @@ export interface DecodedTools {
 /**
  * Tools and how they are to be used; what cannot be served is named in `ignored`.
  *
+ * @param more tools that the request may choose without bringing them
  * @throws {OmlxError} invalid_request with `param`
  */
-export function decodeTools(body: ChatBody, ignored: string[]): DecodedTools {
+export function decodeTools(
+  body: ChatBody,
+  ignored: string[],
+  more: readonly Named[] = [],
+): DecodedTools {
   const isLegacy = (body.tools ?? []).length === 0 && (body.functions ?? []).length > 0;
   const wires = isLegacy
     ? (body.functions ?? []).map((wire) => ({ wire, path: "functions" }))
@@ -42,7 +47,9 @@ export function decodeTools(body: ChatBody, ignored: string[]): DecodedTools {
       ...(strict === true ? { strict: true } : {}),
     });
   }
-  const { choice, allowed } = isLegacy ? legacyChoice(body, tools) : choiceOf(body, tools);
+  const { choice, allowed } = isLegacy
+    ? legacyChoice(body, tools)
+    : choiceOf(body, [...tools, ...more]);
   return {
     tools: allowed === null ? tools : tools.filter((tool) => allowed.has(tool.name)),
     toolChoice: choice,
@@ -56,20 +63,22 @@ function functionOf(tool: WireTool) {
   return (tool.type ?? "function") === "function" ? (tool.function ?? undefined) : undefined;
 }
 
+type Named = Pick<Tool, "name">;
+
 interface Choice {
   readonly choice: ToolChoice;
   /** Names of the only tools that may be used; null: all. */
   readonly allowed: ReadonlySet<string> | null;
 }
 
-function legacyChoice({ function_call: wire }: ChatBody, tools: readonly Tool[]): Choice {
+function legacyChoice({ function_call: wire }: ChatBody, tools: readonly Named[]): Choice {
   if (wire == null || typeof wire === "string") {
     return { choice: { kind: kindOf(wire ?? "auto", tools, "function_call") }, allowed: null };
   }
   return { choice: named(wire.name, tools, "function_call.name"), allowed: null };
 }
 
-function choiceOf({ tool_choice: wire }: ChatBody, tools: readonly Tool[]): Choice {
+function choiceOf({ tool_choice: wire }: ChatBody, tools: readonly Named[]): Choice {
   if (wire == null || typeof wire === "string") {
     return { choice: { kind: kindOf(wire ?? "auto", tools, "tool_choice") }, allowed: null };
   }
@@ -99,7 +108,7 @@ const KINDS: Readonly<Record<string, "auto" | "none" | "required">> = {
   any: "required",
 };
 
-function kindOf(text: string, tools: readonly Tool[], param: string) {
+function kindOf(text: string, tools: readonly Named[], param: string) {
   const kind = Object.hasOwn(KINDS, text) ? KINDS[text] : undefined;
   if (kind === undefined) {
     throw invalidRequest(
@@ -113,7 +122,7 @@ function kindOf(text: string, tools: readonly Tool[], param: string) {
   return kind;
 }
 
-function named(name: string, tools: readonly Tool[], param: string): ToolChoice {
+function named(name: string, tools: readonly Named[], param: string): ToolChoice {
   if (tools.some((tool) => tool.name === name)) return { kind: "named", name };
   throw invalidRequest(
     `Cannot use the tool ${JSON.stringify(name.slice(0, 100))}: it is not among the request's tools`,

@@ -42,7 +42,7 @@ export function chatRoutes(deps: AppDeps) {
 async function answer(request: Request, server: Server | null, deps: AppDeps): Promise<Response> {
   const body = await readJson(request, deps.bodyLimit);
   server?.timeout(request, 0); // only now: an unfinished body must still time out
-  const decoded = decodeChat(validate(chatBody, body));
+  const decoded = decodeChat(validate(chatBody, body), deps.mcp?.manager.tools);
   const { request: chat, n, stream, includeUsage, isLegacy } = decoded;
   const head = newHead("chatcmpl", chat.model, deps);
   const warnings = new Warnings(decoded.ignored);

@@ -5,6 +5,7 @@ import type { AppDeps } from "../deps.ts";
 import { quote } from "../error-handler.ts";
 import { routeDetail } from "../route-detail.ts";
 import { model, modelList } from "./answers.ts";
+import { encodeForCodex, isCodex } from "./codex-catalog.ts";
 
 /** OpenAI's model object, plus what a client needs to plan its prompts. */
 const encodeModel = (entry: ModelEntry) => ({
@@ -33,7 +34,16 @@ export const MODEL_DETAIL = routeDetail({
 
 /** GET /v1/models and /v1/models/{id}; an id may hold slashes, escaped or not. */
 export function modelRoutes({ pool }: Pick<AppDeps, "pool">) {
-  const list = () => Response.json({ object: "list", data: pool.list().map(encodeModel) });
+  const list = ({ request }: { request: Request }) => {
+    const entries = pool.list();
+    const served = entries.filter(({ kind, problem }) => kind === "llm" && problem === undefined);
+    return Response.json({
+      object: "list",
+      data: entries.map(encodeModel),
+      // strict clients take no field that OpenAI's list does not have
+      ...(isCodex(request) ? { models: served.map(encodeForCodex) } : {}),
+    });
+  };
   const one = ({ params }: { params: { "*": string } }) => {
     const id = decodeId(params["*"]);
     const entry = id === undefined ? undefined : pool.find(id);

@@ -39,11 +39,13 @@ export interface DecodedResponse {
  * The items of earlier turns, then those of this one.
  *
  * @param earlier items of the stored responses before this one, oldest first
+ * @param mcpTools tools that the server may add
  * @throws {OmlxError} invalid_request with `param`
  */
 export function decodeResponses(
   body: ResponsesBody,
   earlier: readonly InputItem[],
+  mcpTools: readonly { readonly name: string }[] = [],
 ): DecodedResponse {
   for (const field of ["conversation", "prompt"] as const) {
     if (body[field] != null) throw invalidRequest(`"${field}" is not served`, field);
@@ -53,7 +55,7 @@ export function decodeResponses(
   if (body.text?.verbosity != null) ignored.push("text.verbosity");
   const items = inputItems(body);
   const tools = decodeTools(toolsOf(body, earlier, items), ignored);
-  const { choice, allowed } = decodeToolChoice(body.tool_choice, tools);
+  const { choice, allowed } = decodeToolChoice(body.tool_choice, tools, mcpTools);
   const messages = new Conversation(tools, ignored);
   if (body.instructions) messages.say("system", [{ kind: "text", text: body.instructions }]);
   earlier.forEach((item, i) => {

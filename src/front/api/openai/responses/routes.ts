@@ -106,7 +106,7 @@ class Responses {
       ? await this.#store.history(body.previous_response_id)
       : [];
     const asked = typeof body.input === "string" ? body : { ...body, input: [...input] };
-    const decoded = decodeResponses(asked, earlier);
+    const decoded = decodeResponses(asked, earlier, deps.mcp?.manager.tools);
     for (const { server, path } of decoded.tools.mcp) this.#checkLabel(server, path);
     const head: ResponseHead = {
       id: `resp_${crypto.randomUUID().replaceAll("-", "")}`,

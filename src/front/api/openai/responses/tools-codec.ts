@@ -187,13 +187,26 @@ export interface DecodedChoice {
   readonly allowed: ReadonlySet<string> | null;
 }
 
-/** @throws {OmlxError} invalid_request with `param` */
+/**
+ * @param mcpTools tools that the server may add
+ * @throws {OmlxError} invalid_request with `param`
+ */
 export function decodeToolChoice(
   wire: WireToolChoice | null | undefined,
   tools: DecodedTools,
+  mcpTools: readonly { readonly name: string }[] = [],
 ): DecodedChoice {
   if (wire == null) return { choice: { kind: "auto" }, allowed: null };
-  if (typeof wire === "string") return { choice: { kind: kindOf(wire, tools) }, allowed: null };
+  if (typeof wire === "string") {
+    return { choice: { kind: kindOf(wire, tools, mcpTools.length) }, allowed: null };
+  }
+  const mcpName = mcpNameOf(wire);
+  if (mcpTools.some(({ name }) => name === mcpName)) {
+    return { choice: { kind: "named", name: mcpName }, allowed: null };
+  }
+  if (wire.type === "mcp" && wire["name"] == null && mcpTools.length > 0) {
+    return { choice: { kind: "required" }, allowed: null };
+  }
   if (wire.type === "allowed_tools") {
     const listed = Array.isArray(wire["tools"]) ? (wire["tools"] as WireTool[]) : [];
     const allowed = new Set(listed.map((tool, i) => find(tool, tools, `tool_choice.tools[${i}]`)));
@@ -203,14 +216,20 @@ export function decodeToolChoice(
   return { choice: { kind: "named", name }, allowed: null };
 }
 
-function kindOf(text: string, { tools }: DecodedTools): "auto" | "none" | "required" {
+/** A tool of an MCP server, chosen as such or by its full name. */
+function mcpNameOf(wire: Exclude<WireToolChoice, string>): string {
+  const { server_label: label, name } = wire;
+  return wire.type === "mcp" ? `${String(label)}__${String(name)}` : String(name);
+}
+
+function kindOf(text: string, { tools }: DecodedTools, numMore = 0): "auto" | "none" | "required" {
   if (text !== "auto" && text !== "none" && text !== "required") {
     throw invalidRequest(
       'Invalid value for "tool_choice": expected "auto", "none", "required" or an object',
       "tool_choice",
     );
   }
-  if (text === "required" && tools.length === 0) {
+  if (text === "required" && tools.length + numMore === 0) {
     throw invalidRequest('"tool_choice" asks for a call, but there are no tools', "tool_choice");
   }
   return text;
