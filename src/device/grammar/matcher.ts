@@ -3,7 +3,7 @@ import type { GrammarWorker } from "./grammar-worker.ts";
 import { maskWords, SHARED, STATE } from "./messages.ts";
 
 /** Masks take milliseconds; a Worker that is silent for so long is dead. */
-const PATIENCE_MS = 10_000;
+const PATIENCE_MS = 5000;
 
 export interface MatcherOptions {
   readonly id: number;

@@ -560,9 +560,10 @@ describe("constrained requests", () => {
   });
 
   test("go on after a preemption as if there had been none", async () => {
+    const blockBytes = (await engine.loaded).cacheBytes / (await engine.stats()).totalBlocks;
     const small = new EngineClient({
       modelPath: MODEL,
-      cacheBytes: 24 * 32 * 3 * 2 * 2 * 16 * 4,
+      cacheBytes: 24 * blockBytes,
       maxRunning: 4,
     });
     await small.loaded;
