@@ -48,10 +48,7 @@ describe.if(process.env["OMLX_LONG"] === "1")("agents", () => {
 
   test("Claude Code is told that its prompt is too long, and understands", async () => {
     using home = emptyHome();
-    await using small = await startServer({
-      modelDirs: [DEFAULT_MODELS],
-      args: ["--context-window", "2048"],
-    });
+    await using small = await startServer({ modelDirs: [DEFAULT_MODELS] });
     const told = await runClaudeCode(home.path, small, DEFAULT_MODEL, ["What is two and two?"]);
     expect([told.is_error, told.terminal_reason]).toEqual([true, "prompt_too_long"]);
     expect((await fetch(`${small.origin}/health`)).status).toBe(200);

@@ -8,6 +8,10 @@ import { runPython } from "../helpers/python.ts";
 import { callingScript, writeScriptedModel } from "../helpers/scripted-model.ts";
 import { DEFAULT_MODEL, DEFAULT_MODELS, startServer, type TestServer } from "../helpers/server.ts";
 
+/** Weights without any meaning. */
+const RANDOM_MODELS = join(import.meta.dir, "..", "fixtures", "models");
+const RANDOM = "qwen3-4bit";
+
 /** The SDK's newest types have no sampling parameters any more; its older ones and other clients do. */
 type Sampling = { temperature?: number; top_p?: number; top_k?: number };
 type Params = Anthropic.MessageCreateParamsNonStreaming & Sampling;
@@ -311,7 +315,7 @@ describe("tools", () => {
     models = mkdtempSync(join(tmpdir(), "omlx-messages-"));
     const script = callingScript("I turn it.", CALL, "It is cba now.");
     await writeScriptedModel(join(models, "caller"), { ...script, window: 8192 });
-    caller = await startServer({ modelDirs: [models] });
+    caller = await startServer({ modelDirs: [models, RANDOM_MODELS] });
     sdk = new Anthropic({ baseURL: caller.origin, apiKey: "none", maxRetries: 0 });
   });
   afterAll(async () => {
@@ -355,6 +359,52 @@ describe("tools", () => {
     const opened = events.flatMap((e) => (e.type === "content_block_start" ? [e.index] : []));
     const closed = events.flatMap((e) => (e.type === "content_block_stop" ? [e.index] : []));
     expect(closed).toEqual(opened.slice(0, 1));
+  });
+
+  test("a call that is demanded comes, with valid input, even from random weights", async () => {
+    const properties = { text: { enum: ["abc", "def"] }, times: { type: "integer", maximum: 9 } };
+    const schema = { type: "object" as const, properties, required: ["text", "times"] };
+    const demand = {
+      ...question,
+      model: RANDOM,
+      tools: [
+        { name: "turn", input_schema: { ...schema, additionalProperties: false } },
+        { name: "other", input_schema },
+      ],
+      tool_choice: { type: "tool" as const, name: "turn" },
+    };
+    for (const answer of [
+      await sdk.messages.create(demand),
+      await sdk.messages.stream(demand).finalMessage(),
+    ]) {
+      const [call] = answer.content;
+      if (call?.type !== "tool_use") throw new Error(JSON.stringify(answer.content));
+      expect([answer.stop_reason, call.name]).toEqual(["tool_use", "turn"]);
+      const { text, times } = call.input as Record<string, unknown>;
+      expect(["abc", "def"]).toContain(text as string);
+      expect(times).toBeNumber();
+    }
+    const any = { ...demand, tool_choice: { type: "any" as const } };
+    const { content } = await sdk.messages.create({ ...any, tools: demand.tools.slice(0, 1) });
+    expect(content[0]).toMatchObject({ type: "tool_use", name: "turn" });
+  });
+
+  test("a format is kept, even by random weights", async () => {
+    const schema = {
+      type: "object",
+      properties: { color: { enum: ["red", "green"] }, dark: { type: "boolean" } },
+      required: ["color", "dark"],
+      additionalProperties: false,
+    };
+    const answer = await sdk.messages.create({
+      model: RANDOM,
+      max_tokens: 200,
+      messages: question.messages,
+      output_config: { format: { type: "json_schema", schema } },
+    });
+    const { color, dark } = JSON.parse(textOf(answer));
+    expect(["red", "green"]).toContain(color);
+    expect(dark).toBeBoolean();
   });
 
   test("the SDK's tool runner runs the call and ends with the answer", async () => {
