@@ -307,6 +307,7 @@ describe("token counts", () => {
 
 describe("tools", () => {
   const CALL = '{"name": "turn", "arguments": {"text": "abc"}}';
+  const THOUGHT = "There it is.";
   let models: string;
   let caller: TestServer;
   let sdk: Anthropic;
@@ -315,6 +316,9 @@ describe("tools", () => {
     models = mkdtempSync(join(tmpdir(), "omlx-messages-"));
     const script = callingScript("I turn it.", CALL, "It is cba now.");
     await writeScriptedModel(join(models, "caller"), { ...script, window: 8192 });
+    await writeScriptedModel(join(models, "thinker"), {
+      text: `<think>One moment, please.</think>${THOUGHT}`,
+    });
     caller = await startServer({ modelDirs: [models, RANDOM_MODELS] });
     sdk = new Anthropic({ baseURL: caller.origin, apiKey: "none", maxRetries: 0 });
   });
@@ -387,6 +391,29 @@ describe("tools", () => {
     const any = { ...demand, tool_choice: { type: "any" as const } };
     const { content } = await sdk.messages.create({ ...any, tools: demand.tools.slice(0, 1) });
     expect(content[0]).toMatchObject({ type: "tool_use", name: "turn" });
+  });
+
+  test("thoughts are a block of their own, and travel in their signature where they are hidden", async () => {
+    const ask = { ...question, model: "thinker", tools: [] };
+    for (const stream of [false, true]) {
+      const get = (params: Anthropic.MessageCreateParamsNonStreaming) =>
+        stream ? sdk.messages.stream(params).finalMessage() : sdk.messages.create(params);
+      const [shown, answer] = (await get(ask)).content;
+      if (shown?.type !== "thinking") throw new Error("no thoughts");
+      expect([shown.thinking, answer]).toMatchObject(["One moment, please.", { text: THOUGHT }]);
+      const hidden = await get({ ...ask, thinking: { type: "adaptive", display: "omitted" } });
+      const [block] = hidden.content;
+      if (block?.type !== "thinking") throw new Error("no hidden thoughts");
+      expect(block.thinking).toBe("");
+      expect(textOf(hidden)).toBe(THOUGHT);
+      const count = async (thoughts: Anthropic.ContentBlockParam) => {
+        const turn = { role: "assistant" as const, content: [thoughts] };
+        const messages = [...ask.messages, turn, ...ask.messages];
+        return (await sdk.messages.countTokens({ model: "thinker", messages })).input_tokens;
+      };
+      expect(await count(block)).toBe(await count(shown));
+      expect(hidden.usage.output_tokens_details?.thinking_tokens).toBeGreaterThan(0);
+    }
   });
 
   test("a format is kept, even by random weights", async () => {
