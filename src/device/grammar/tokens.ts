@@ -57,7 +57,8 @@ export class Tokens {
   }
 
   /**
-   * Takes the tokens out of a mask that would not go on as UTF-8; only those that hold parts of characters can.
+   * Takes the tokens out of a mask that would not go on as UTF-8: of those that hold parts of characters only, unless a
+   * character has begun, which free text of a structural tag does not go on with by itself.
    *
    * @param mask one bit per token
    */
@@ -65,12 +66,14 @@ export class Tokens {
     this.#ragged ??= Array.from({ length: this.size }, (_, id) => id).filter((id) =>
       isRagged(this.bytesOf(id)),
     );
-    for (const id of this.#ragged) {
+    const check = (id: number): void => {
       const word = id >> 5;
       const bit = 1 << (id & 31);
       if (((mask[word] as number) & bit) !== 0 && readUtf8(state, this.bytesOf(id)) === null)
         mask[word] = (mask[word] as number) & ~bit;
-    }
+    };
+    if (state.missing === 0) this.#ragged.forEach(check);
+    else for (let id = 0; id < this.size; id++) check(id);
   }
 
   /**

@@ -40,9 +40,10 @@ export function shapeOf(request: ChatRequest, own: Dialect): Shape {
     return { grammar: tag(calls), strict, dialect: shaped, warnings: [] };
   }
   if (format !== null) {
-    const calls = framed(callsFormat(grammar, named, isOne), own.frame?.calls, null);
+    // one call: XGrammar takes no alternatives of which some may go on and some may not
+    const calls = framed(callsFormat(grammar, named, true), own.frame?.calls, null);
     const text = framed(textFormat(format), own.frame?.text, null);
-    const either = framed({ type: "or", elements: [text, calls] }, undefined, own.frame);
+    const either = framed(anyOf([text, calls]), undefined, own.frame);
     const isStrict = strict || isStrictFormat(format);
     return { grammar: tag(either), strict: isStrict, dialect: shaped, warnings: [] };
   }
@@ -98,10 +99,7 @@ function textFormat(format: OutputFormat): Format {
     case "ebnf":
       return { type: "grammar", grammar: format.grammar };
     case "choice":
-      return {
-        type: "or",
-        elements: format.options.map((value) => ({ type: "const_string", value })),
-      };
+      return anyOf(format.options.map((value) => ({ type: "const_string", value })));
   }
 }
 
@@ -127,30 +125,34 @@ const tag = (format: Format): GrammarSpec => ({
 
 /** One call or more, and nothing else. */
 function callsFormat(grammar: CallGrammar, tools: readonly Tool[], isOne: boolean): Format {
-  const calls = {
-    type: "tags_with_separator",
-    tags: tools.map((tool) => callTag(grammar, tool, argumentsOf(tool))),
-    separator: grammar.separator,
-    at_least_one: true,
-    stop_after_first: isOne,
-  };
+  const tags = tools.map((tool) => callTag(grammar, tool, argumentsOf(tool)));
   const { open, close } = grammar;
+  const calls = someOf(grammar, tags, isOne);
   return open === "" ? calls : { type: "tag", begin: open, content: calls, end: close };
 }
 
-/** Free text in which calls of strict tools follow their schemas, and those of others are JSON objects. */
-function triggered(grammar: CallGrammar, tools: readonly Tool[], isOne: boolean): Format {
-  const { open, close, separator } = grammar;
-  const tags = tools.map((tool) =>
-    callTag(grammar, tool, tool.strict === true ? argumentsOf(tool) : { type: "object" }),
-  );
-  const calls = {
+/** XGrammar repeats tags only that have an end. */
+function someOf({ separator, end }: CallGrammar, tags: readonly Format[], isOne: boolean): Format {
+  if (isOne || end === "") return anyOf(tags);
+  return {
     type: "tags_with_separator",
     tags,
     separator,
     at_least_one: true,
-    stop_after_first: isOne,
+    stop_after_first: false,
   };
+}
+
+const anyOf = (elements: readonly Format[]): Format =>
+  elements.length === 1 ? (elements[0] as Format) : { type: "or", elements };
+
+/** Free text in which calls of strict tools follow their schemas, and those of others are JSON objects. */
+function triggered(grammar: CallGrammar, tools: readonly Tool[], isOne: boolean): Format {
+  const { open, close } = grammar;
+  const tags = tools.map((tool) =>
+    callTag(grammar, tool, tool.strict === true ? argumentsOf(tool) : { type: "object" }),
+  );
+  const calls = someOf(grammar, tags, isOne);
   return {
     type: "triggered_tags",
     triggers: [grammar.trigger],
@@ -161,12 +163,10 @@ function triggered(grammar: CallGrammar, tools: readonly Tool[], isOne: boolean)
 }
 
 function callTag(grammar: CallGrammar, tool: Tool, schema: unknown): Format {
-  return {
-    type: "tag",
-    begin: grammar.begin(tool.name),
-    content: { type: "json_schema", json_schema: schema },
-    end: grammar.end,
-  };
+  const begin = grammar.begin(tool.name);
+  const content = { type: "json_schema", json_schema: schema };
+  if (grammar.end !== "") return { type: "tag", begin, content, end: grammar.end };
+  return { type: "sequence", elements: [{ type: "const_string", value: begin }, content] };
 }
 
 /** Arguments are an object, whatever a schema says or leaves out. */

@@ -49,18 +49,18 @@ describe("shapeOf()", () => {
       additionalProperties: false,
     });
     const one = { toolChoice: { kind: "required" }, parallelToolCalls: false } as const;
-    expect(shape("hermes", one).format.stop_after_first).toBe(true);
+    expect(shape("hermes", one).format).toMatchObject({ type: "or", elements: [F_TAG, {}] });
   });
 
   test("forces the named call alone", () => {
     const { format } = shape("hermes", { toolChoice: { kind: "named", name: "f" } });
-    expect(format).toMatchObject({ tags: [F_TAG], stop_after_first: true });
+    expect(format).toEqual(F_TAG);
   });
 
   test("forces calls in JSON where the model's own way has no grammar", () => {
     expect(shape("glm", { toolChoice: { kind: "named", name: "f" } })).toMatchObject({
       dialect: "hermes",
-      format: { tags: [F_TAG] },
+      format: F_TAG,
     });
     expect(shape("glm", {}).dialect).toBe("glm");
   });
@@ -113,7 +113,7 @@ describe("shapeOf()", () => {
     const { format } = shape("hermes", { format: { kind: "json" } });
     expect(format).toMatchObject({
       type: "or",
-      elements: [{ type: "json_schema" }, { type: "tags_with_separator" }],
+      elements: [{ type: "json_schema" }, { type: "or" }],
     });
   });
 

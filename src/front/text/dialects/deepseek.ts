@@ -40,7 +40,7 @@ function deepseekDialect(name: string, call: Pick<CallGrammar, "begin" | "end">)
     name,
     begins: [OPEN],
     markers: [CLOSE, BEGIN, SEPARATOR, END],
-    grammar: { open: OPEN, close: CLOSE, separator: "", trigger: OPEN, ...call },
+    grammar: { open: OPEN, close: CLOSE, separator: "\n", trigger: OPEN, ...call },
     read,
   };
 }

@@ -18,24 +18,23 @@ interface Header {
 /** Reads what stands before a message's text: role, channel, recipient and content type, in any order. */
 function* readHeader(source: Source): Parse<Header | null> {
   let channel = "";
-  let header = "";
+  let recipient = "";
   let part = "";
   for (;;) {
     const stop = yield* source.until([START, CHANNEL, CONSTRAIN, MESSAGE, ...ENDS], (text) => {
       part += text;
-      header += text;
     });
+    recipient ||= recipientIn(part);
     if (channel === CHANNEL) channel = part.trim().split(/\s/)[0] ?? "";
     part = "";
     if (stop === null) return null;
     if (stop === CHANNEL) channel = CHANNEL;
-    if (stop !== MESSAGE) {
-      header += " ";
-      continue;
-    }
-    return { channel, recipient: /(?:^|\s)to=(\S+)/.exec(header)?.[1] ?? "" };
+    if (stop !== MESSAGE) continue;
+    return { channel, recipient };
   }
 }
+
+const recipientIn = (part: string): string => /(?:^|\s)to=(.+)$/s.exec(part.trimEnd())?.[1] ?? "";
 
 /** Tells a message's text to its end. */
 function* readBody(source: Source, tell: (text: string) => void): Parse<boolean> {
@@ -52,7 +51,8 @@ function* readHarmony(source: Source, sink: Sink, form: AnswerForm): Parse {
     if (recipient !== "" && sink.hasTools && form.dialect !== null) {
       source.mark();
       try {
-        sink.open(recipient);
+        // a content type may follow without a mark of its own
+        sink.open(sink.knows(recipient) ? recipient : (recipient.split(/\s/)[0] ?? ""));
         yield* readArguments(source, (text) => sink.arguments(text));
         yield* source.blank();
         if (source.rest === "" && source.ended === "length") throw source.missing();

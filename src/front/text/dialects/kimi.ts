@@ -17,7 +17,7 @@ export const kimi: Dialect = {
   grammar: {
     open: OPEN,
     close: CLOSE,
-    separator: "",
+    separator: "\n",
     trigger: OPEN,
     begin: (name) => `${BEGIN}functions.${name}:0${ARGUMENTS}`,
     end: END,

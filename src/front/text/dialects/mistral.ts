@@ -3,6 +3,7 @@ import { readArguments, readJsonCalls } from "./json.ts";
 import { readWhile } from "./python.ts";
 import type { Sink } from "./sink.ts";
 import type { Parse, Source } from "./source.ts";
+import { readBefore } from "./xml.ts";
 
 const BEGIN = "[TOOL_CALLS]";
 const ARGS = "[ARGS]";
@@ -17,9 +18,7 @@ function* read(source: Source, sink: Sink): Parse {
     yield* readJsonCalls(source, sink, "");
     return;
   }
-  const name = yield* readWhile(source, /[^[{\s\uFDD0-\uFDEF]/);
-  if (source.rest === "") throw source.missing();
-  sink.open(name);
+  sink.open((yield* readBefore(source, [ARGS, CALL_ID, "{"])).trim());
   if (yield* source.accept(CALL_ID)) yield* readWhile(source, /[a-zA-Z0-9]/);
   yield* source.accept(ARGS);
   yield* readArguments(source, (text) => sink.arguments(text));
@@ -27,12 +26,12 @@ function* read(source: Source, sink: Sink): Parse {
   source.commit();
 }
 
-function mistralDialect(name: string, grammar: Omit<CallGrammar, "trigger">): Dialect {
+function mistralDialect(name: string, grammar: CallGrammar): Dialect {
   return {
     name,
     begins: [BEGIN],
     markers: [ARGS, CALL_ID],
-    grammar: { ...grammar, trigger: BEGIN },
+    grammar,
     historyId: ({ id }) =>
       ID.test(id) ? id : Bun.hash(id).toString(36).padStart(9, "0").slice(0, 9),
     read,
@@ -43,6 +42,7 @@ function mistralDialect(name: string, grammar: Omit<CallGrammar, "trigger">): Di
 export const mistralList = mistralDialect("mistral-list", {
   open: `${BEGIN}[`,
   close: "]",
+  trigger: BEGIN,
   separator: ", ",
   begin: (name) => `{"name": ${JSON.stringify(name)}, "arguments": `,
   end: "}",
@@ -52,6 +52,7 @@ export const mistralList = mistralDialect("mistral-list", {
 export const mistral = mistralDialect("mistral", {
   open: "",
   close: "",
+  trigger: null, // calls have no end
   separator: "",
   begin: (name) => `${BEGIN}${name}${ARGS}`,
   end: "",

@@ -62,6 +62,10 @@ export class Sink {
     return this.#isFull || this.#stops.found !== undefined;
   }
 
+  knows(spelled: string): boolean {
+    return this.#toolOf(spelled) !== undefined;
+  }
+
   /** The events since the last call of this. */
   drain(): readonly Told[] {
     const told = this.#told;
@@ -87,11 +91,15 @@ export class Sink {
    * @throws {NotACall} if there is no such tool
    */
   open(spelled: string, id = `call_${crypto.randomUUID().replaceAll("-", "").slice(0, 24)}`): Tool {
-    const tool = this.#tools.get(spelled) ?? this.#tools.get(spelled.replace(/^functions\./, ""));
+    const tool = this.#toolOf(spelled);
     if (tool === undefined) throw new NotACall();
     const { name } = tool;
     this.#open = { index: this.#numCalls, id, name, arguments: "", isTold: false };
     return tool;
+  }
+
+  #toolOf(spelled: string): Tool | undefined {
+    return this.#tools.get(spelled) ?? this.#tools.get(spelled.replace(/^functions\./, ""));
   }
 
   /** The call is not, so far, the same as the one before it. */

@@ -33,6 +33,17 @@ export function* readName(source: Source, end: string): Parse<string> {
   return name;
 }
 
+/** The text before the first of `ends`, none of which is taken. */
+export function* readBefore(source: Source, ends: readonly string[]): Parse<string> {
+  let name = "";
+  while (!(yield* source.isNext(ends))) {
+    if ((yield* source.peek()) === "") throw source.missing();
+    name += source.take(1);
+    if (name.length > MAX_NAME) throw new NotACall();
+  }
+  return name;
+}
+
 /**
  * Reads the parameters of the call `name` and opens and closes it. Parameters that are strings by their schema are told
  * as they come.
