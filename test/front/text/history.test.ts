@@ -84,6 +84,25 @@ describe("adapt()", () => {
     );
   });
 
+  test("ends a result with what the user says next where turns are counted without calls", () => {
+    const counted =
+      "{% set n = namespace(turns=0) %}{% for m in messages %}{% if m.role == 'tool' %}[result: {{ m.content }}]{% elif m.tool_calls %}[call: {{ m.tool_calls[0].function.arguments | tojson }}]" +
+      "{% else %}{% if (m.role == 'user') != (n.turns % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}{% set n.turns = n.turns + 1 %}[{{ m.role }}: {{ m.content }}]{% endif %}{% endfor %}";
+    const messages = [
+      message("user", "a"),
+      message("assistant", "", call('{"x": 1}')),
+      message("tool", "42", { toolCallId: "call_1" }),
+      message("user", "b"),
+      message("system", "c"),
+      message("assistant", "d"),
+      message("user", "e"),
+    ];
+    expect(textOf(counted, ...messages)).toBe(
+      '[user: a][call: {"x": 1}][result: 42\n\nb\n\n<system-reminder>\nc\n</system-reminder>][assistant: d][user: e]',
+    );
+    expect(textOf(QWEN, ...messages.slice(0, 4))).toContain("<|im_start|>user\nb<|im_end|>");
+  });
+
   test("puts a system message that a template drops into the user's turn", () => {
     const drops =
       "{% for m in messages if m.role != 'system' %}[{{ m.role }}: {{ m.content }}]{% endfor %}";

@@ -11,7 +11,7 @@ export interface Adapted {
 
 /**
  * Rewrites what a template cannot render: system messages that are not first become reminders in the user's turn, tools,
- * calls and results become text, messages of one role in a row become one. What it can render stays as it is, and what is
+ * calls and results become text, messages of one role in a row become one, what the user says after a result ends it. What it can render stays as it is, and what is
  * rewritten depends on the messages before it alone, so that a conversation that grows keeps its beginning.
  *
  * @param dialect how the model writes calls
@@ -36,6 +36,9 @@ export function adapt(conversation: Conversation, manners: Manners, dialect: Dia
     tools = [];
   }
   if (messages[0]?.role === "system" && !manners.takesSystem) messages = systemInUserTurn(messages);
+  if (hasTalkAfterResults(messages) && !manners.takesTalkAfterResults) {
+    messages = talkInResults(messages);
+  }
   if (hasRuns(messages) && !manners.takesRuns) messages = withoutRuns(messages);
   return { conversation: { ...conversation, messages, tools }, notes: [...notes] };
 }
@@ -165,6 +168,23 @@ function systemInUserTurn(messages: readonly Message[]): readonly Message[] {
     return [{ ...system, role: "user" }, ...turns];
   }
   return [{ ...next, parts: [...system.parts, textPart("\n\n"), ...next.parts] }, ...rest];
+}
+
+const isTalkAfterResult = (before: Message | undefined, message: Message): boolean =>
+  before?.role === "tool" && message.role === "user";
+
+const hasTalkAfterResults = (messages: readonly Message[]): boolean =>
+  messages.some((message, i) => isTalkAfterResult(messages[i - 1], message));
+
+/** What the user says directly after a result becomes the end of that result. */
+function talkInResults(messages: readonly Message[]): readonly Message[] {
+  const out: Message[] = [];
+  for (const message of messages) {
+    const last = out.at(-1);
+    if (last === undefined || !isTalkAfterResult(last, message)) out.push(message);
+    else out[out.length - 1] = { ...last, parts: joined([last, message])[0]?.parts ?? [] };
+  }
+  return out;
 }
 
 const isRun = (a: Message | undefined, b: Message): boolean =>

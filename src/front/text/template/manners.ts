@@ -20,6 +20,19 @@ const WORDS = {
 const user = (content: string) => ({ role: "user", content });
 const assistant = (content: string) => ({ role: "assistant", content });
 
+const ID = "zqcall001";
+const CALL = {
+  id: ID,
+  type: "function",
+  function: { name: WORDS.tool, arguments: { key: WORDS.value } },
+};
+/** A question, a call and its result. */
+const CALLED = [
+  user(WORDS.a),
+  { role: "assistant", content: "", tool_calls: [CALL] },
+  { role: "tool", content: WORDS.result, tool_call_id: ID, name: WORDS.tool },
+];
+
 /** What a chat template can render, found out by small conversations, each the first time that it matters. */
 export class Manners {
   readonly #render: Render;
@@ -68,18 +81,13 @@ export class Manners {
 
   /** The assistant's calls and their results. */
   get showsCalls(): boolean {
-    const id = "zqcall001";
-    const call = {
-      id,
-      type: "function",
-      function: { name: WORDS.tool, arguments: { key: WORDS.value } },
-    };
-    const messages = [
-      user(WORDS.a),
-      { role: "assistant", content: "", tool_calls: [call] },
-      { role: "tool", content: WORDS.result, tool_call_id: id, name: WORDS.tool },
-    ];
-    return this.#shows("calls", messages, [WORDS.value, WORDS.result], true);
+    return this.#shows("calls", CALLED, [WORDS.value, WORDS.result], true);
+  }
+
+  /** A user's turn directly after a result. */
+  get takesTalkAfterResults(): boolean {
+    const messages = [...CALLED, user(WORDS.c)];
+    return this.#shows("talk after results", messages, [WORDS.value, WORDS.result, WORDS.c], true);
   }
 
   /** Whether a rendering holds these words in this order. */
