@@ -30,6 +30,7 @@ export class GrammarWorker {
     this.#worker = new Worker(workerUrl ?? new URL("./worker.ts", import.meta.url));
     this.#worker.onmessage = (event: MessageEvent<FromGrammar>) => {
       if (event.data.kind === "ready") this.#ready.resolve();
+      else if (event.data.kind === "broken") this.end(event.data.reason);
       else this.#compiling?.resolve(event.data);
     };
     this.#worker.onerror = (event) => {
@@ -63,6 +64,7 @@ export class GrammarWorker {
     isStrict: boolean,
     limitMs: number,
   ): Promise<Outcome | null> {
+    if (this.isDead) throw ended("it is dead");
     const outcome: Deferred<Outcome> = deferred();
     this.#compiling = outcome;
     try {
@@ -92,9 +94,12 @@ export class GrammarWorker {
   end(reason: string): void {
     if (this.isDead) return;
     this.isDead = true;
-    const error = new OmlxError({ code: "internal", message: `A grammar Worker ended: ${reason}` });
+    const error = ended(reason);
     this.#ready.reject(error);
     this.#compiling?.reject(error);
     this.#worker.terminate();
   }
 }
+
+const ended = (reason: string): OmlxError =>
+  new OmlxError({ code: "internal", message: `A grammar Worker ended: ${reason}` });

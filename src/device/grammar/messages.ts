@@ -33,6 +33,8 @@ export type ToGrammar =
 
 export type FromGrammar =
   | { readonly kind: "ready" }
+  /** A fault of ours: the Worker is of no use any more. */
+  | { readonly kind: "broken"; readonly reason: string }
   | {
       readonly kind: "compiled";
       readonly key: string;

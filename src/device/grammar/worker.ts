@@ -21,10 +21,9 @@ self.onmessage = (event: MessageEvent<ToGrammar>) => {
   turn = turn.then(() => take(event.data)).catch(end);
 };
 
-/** A fault of ours: the engine sees the Worker's end and fails the requests that need it. */
+/** A fault of ours: the engine ends this Worker and fails the requests that need it. */
 function end(error: unknown): void {
-  reportError(error);
-  self.terminate();
+  reply({ kind: "broken", reason: error instanceof Error ? error.message : String(error) });
 }
 
 async function take(message: ToGrammar): Promise<void> {
