@@ -155,6 +155,101 @@ async function streamed(model: string): Promise<Answer & { readonly numDeltas: n
   return { ...answer, reasoning, finish: choice.finish_reason, usage, numDeltas };
 }
 
+/** Text, thoughts and calls, as another route tells them. */
+type Told = Pick<Answer, "reasoning" | "calls"> & { readonly text: string };
+
+async function post(path: string, body: object): Promise<Response> {
+  const response = await fetch(`${server.baseURL}${path}`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(body),
+  });
+  expect(response.status).toBe(200);
+  return response;
+}
+
+async function eventsOf(response: Response): Promise<Record<string, unknown>[]> {
+  const lines = (await response.text()).split("\n").filter((line) => line.startsWith("data: {"));
+  return lines.map((line) => JSON.parse(line.slice("data: ".length)));
+}
+
+const MESSAGES = (model: string) => ({
+  model,
+  max_tokens: 4096,
+  messages: [{ role: "user", content: "Weather, please." }],
+  tools: TOOLS.map(({ name, description, parameters }) => ({
+    name,
+    description,
+    input_schema: parameters,
+  })),
+});
+
+type Block = { type: string; text: string; thinking: string; name: string; input: unknown };
+
+const toldByBlocks = (blocks: readonly Block[]): Told => ({
+  text: blocks.map((block) => (block.type === "text" ? block.text : "")).join(""),
+  reasoning: blocks.map((block) => (block.type === "thinking" ? block.thinking : "")).join(""),
+  calls: blocks
+    .filter((block) => block.type === "tool_use")
+    .map(({ name, input }) => ({ name, arguments: input })),
+});
+
+async function messagesTold(model: string): Promise<Told[]> {
+  const message = (await (await post("/messages", MESSAGES(model))).json()) as { content: Block[] };
+  const events = await eventsOf(await post("/messages", { ...MESSAGES(model), stream: true }));
+  const blocks: (Block & { json: string })[] = [];
+  for (const event of events) {
+    if (event["type"] === "content_block_start") {
+      blocks.push({ ...(event["content_block"] as Block), json: "" });
+    }
+    const { delta } = event as { delta?: Partial<Block> & { partial_json?: string } };
+    const open = blocks.at(-1);
+    if (event["type"] !== "content_block_delta" || open === undefined) continue;
+    open.text += delta?.text ?? "";
+    open.thinking += delta?.thinking ?? "";
+    open.json += delta?.partial_json ?? "";
+  }
+  const whole = blocks.map((block) => ({ ...block, input: JSON.parse(block.json || "{}") }));
+  return [toldByBlocks(message.content), toldByBlocks(whole)];
+}
+
+type Item = {
+  type: string;
+  summary?: { text: string }[];
+  content?: { text: string }[];
+  name: string;
+  arguments: string;
+};
+
+const textsOf = (parts: readonly { text: string }[] = []) =>
+  parts.map((part) => part.text).join("");
+
+const toldByItems = (items: readonly Item[]): Told => ({
+  text: items.map((item) => (item.type === "message" ? textsOf(item.content) : "")).join(""),
+  reasoning: items.map((item) => (item.type === "reasoning" ? textsOf(item.summary) : "")).join(""),
+  calls: items
+    .filter((item) => item.type === "function_call")
+    .map((item) => ({ name: item.name, arguments: JSON.parse(item.arguments) })),
+});
+
+async function responsesTold(model: string): Promise<Told[]> {
+  const body = {
+    model,
+    input: "Weather, please.",
+    tools: TOOLS.map((tool) => ({ type: "function", ...tool })),
+  };
+  const whole = (await (await post("/responses", body)).json()) as { output: Item[] };
+  const events = await eventsOf(await post("/responses", { ...body, stream: true }));
+  const done = events.filter((event) => event["type"] === "response.output_item.done");
+  const deltas = events
+    .filter((event) => event["type"] === "response.output_text.delta")
+    .map((event) => event["delta"])
+    .join("");
+  const streamed = toldByItems(done.map((event) => event["item"] as Item));
+  expect(deltas).toBe(streamed.text);
+  return [toldByItems(whole.output), streamed];
+}
+
 describe.each(CASES)("$model", ({ model, text, reasoning, calls }) => {
   test("gives text, thoughts and calls, whole and streamed", async () => {
     const first = await whole(model);
@@ -174,6 +269,11 @@ describe.each(CASES)("$model", ({ model, text, reasoning, calls }) => {
     });
     // arguments come as they are generated
     if (calls.length > 1) expect(numDeltas).toBeGreaterThan(2 * calls.length);
+  });
+
+  test("gives the same on the Messages and Responses routes, whole and streamed", async () => {
+    const all = [...(await messagesTold(model)), ...(await responsesTold(model))];
+    for (const told of all) expect(told).toEqual({ text, reasoning, calls: [...calls] });
   });
 });
 
