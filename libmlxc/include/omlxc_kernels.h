@@ -62,6 +62,19 @@ double omlx_pool_bytes(void* pool);
 void* omlx_batch_new(const int* spans, int n_spans, const int* blocks, int n_blocks);
 void omlx_batch_free(void* batch);
 
+/* ---- encoders ---- */
+
+/* (x + residual - mean) / sqrt(variance + eps) * w + b over the last axis. residual of x's shape, or NULL; w and b (E) of
+ * any float type, or NULL. */
+void* omlx_x_layer_norm(void* x, void* residual, void* w, void* b, float eps);
+/* activation(x) * up, elementwise; up NULL: ones. 0: x * normal distribution of x (gelu), 1: its tanh form, 2: silu, 3: relu. */
+void* omlx_x_activate(int activation, void* x, void* up);
+/* Attention within texts, none of it cached: q (T, H*D), k and v (S, Hkv*D). spans (n, 5) int32, one row for each text
+ * or part of one: {first row of q, rows, position of the first row in its text, first row of k, keys of the text}. The
+ * row at position p sees the keys at p - before ... p + after; negative: without a limit. Rows of no span become 0.
+ * Evaluation fails for spans that do not fit. */
+void* omlx_x_encode(void* q, void* k, void* v, void* spans, int kv_heads, int before, int after, float scale);
+
 /* ---- immediate functions ---- */
 
 /* Top k (1..1024) of each row of logits (rows, vocab), descending, equal ones by lower id; values are the raw logits.

@@ -59,6 +59,33 @@ void rope(const float* x, int T, int heads, int D, const float* table, int half,
 /// out = gate / (1 + exp(-gate)) * up, n elements.
 void swiglu(const float* gate, const float* up, size_t n, float* out);
 
+/// out = (x + residual - mean) / sqrt(variance + eps) * w + b over rows of E. residual may be null; w and b may be absent.
+void layer_norm(const float* x, const float* residual, int rows, int E, Vector w, Vector b, float eps, float* out);
+
+enum class Activation { gelu, gelu_tanh, silu, relu };
+
+/// out = activation(x) * up, n elements; up null: ones.
+void activate(Activation kind, const float* x, const float* up, size_t n, float* out);
+
+/// A text, or rows of one, for encode(): query rows [first_row, first_row + rows) stand at positions offset, offset + 1, …
+/// of a text whose keys and values are rows [first_key, first_key + keys).
+struct TextSpan {
+  int first_row = 0;
+  int rows = 0;
+  int offset = 0;
+  int first_key = 0;
+  int keys = 0;
+};
+static_assert(sizeof(TextSpan) == 5 * sizeof(int32_t));
+
+/// Throws std::invalid_argument unless the spans fit T query rows and S key rows.
+void validate(std::span<const TextSpan> spans, int T, int S);
+
+/// Attention within texts: q, out (T, heads·D), k and v (S, kv_heads·D). The row at position p sees the keys at positions
+/// p - before … p + after; negative: without a limit. Rows outside every span become 0.
+void encode(const float* q, int T, const float* k, const float* v, int S, int heads, int kv_heads, int D,
+            std::span<const TextSpan> spans, int before, int after, float scale, float* out);
+
 /// exp of n floats, within 2 units in the last place.
 void exp(const float* x, size_t n, float* out);
 

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -412,6 +413,82 @@ void* omlx_batch_new(const int* spans, int n_spans, const int* blocks, int n_blo
 }
 
 void omlx_batch_free(void* batch) { delete static_cast<BatchHandle*>(batch); }
+
+void* omlx_x_layer_norm(void* x_handle, void* residual_handle, void* w_handle, void* b_handle, float eps) {
+  return guarded("layer_norm", [&] {
+    const mx::array x = activations(x_handle, "x");
+    expect(x.ndim() >= 1 && x.shape(-1) > 0, "x needs a last axis", x);
+    const int E = x.shape(-1);
+    Arrays inputs{x};
+    const bool has_residual = residual_handle != nullptr;
+    if (has_residual) {
+      inputs.push_back(activations(residual_handle, "residual"));
+      expect(inputs.back().shape() == x.shape(), "residual must have the shape of x", inputs.back());
+    }
+    k::Vector w, b;
+    const auto vector = [&](void* handle, const char* name, k::Vector& v) {
+      if (!handle) return;
+      const mx::array& a = ref(handle, name);
+      expect(a.ndim() == 1 && a.shape(0) == E, "w and b must be (E)", a);
+      v.dtype = dtype_of(a, name);
+      inputs.push_back(a);
+    };
+    vector(w_handle, "w", w);
+    vector(b_handle, "b", b);
+    const bool has_w = w_handle != nullptr, has_b = b_handle != nullptr;
+    const int rows = static_cast<int>(x.size() / static_cast<size_t>(E));
+    return make(x.shape(), "omlx_x_layer_norm", std::move(inputs),
+                [=](const std::vector<const void*>& in, float* out) {
+                  size_t next = 1;
+                  const auto* residual = has_residual ? static_cast<const float*>(in[next++]) : nullptr;
+                  k::Vector weight = w, bias = b;
+                  if (has_w) weight.data = in[next++];
+                  if (has_b) bias.data = in[next];
+                  k::layer_norm(static_cast<const float*>(in[0]), residual, rows, E, weight, bias, eps, out);
+                });
+  });
+}
+
+void* omlx_x_activate(int activation, void* x_handle, void* up_handle) {
+  return guarded("activate", [&] {
+    if (activation < 0 || activation > static_cast<int>(k::Activation::relu))
+      throw std::invalid_argument("there is no activation " + std::to_string(activation));
+    const mx::array x = activations(x_handle, "x");
+    Arrays inputs{x};
+    if (up_handle) {
+      inputs.push_back(activations(up_handle, "up"));
+      expect(inputs.back().shape() == x.shape(), "up must have the shape of x", inputs.back());
+    }
+    return make(x.shape(), "omlx_x_activate", std::move(inputs),
+                [n = x.size(), kind = static_cast<k::Activation>(activation)](const std::vector<const void*>& in, float* out) {
+                  const auto* up = in.size() > 1 ? static_cast<const float*>(in[1]) : nullptr;
+                  k::activate(kind, static_cast<const float*>(in[0]), up, n, out);
+                });
+  });
+}
+
+void* omlx_x_encode(void* q_handle, void* k_handle, void* v_handle, void* spans_handle, int kv_heads, int before,
+                    int after, float scale) {
+  return guarded("encode", [&] {
+    const mx::array q = activations(q_handle, "q");
+    const mx::array keys = activations(k_handle, "k");
+    const mx::array values = activations(v_handle, "v");
+    const mx::array spans = int32s(spans_handle, "spans");
+    expect(keys.ndim() == 2 && kv_heads > 0 && keys.shape(1) > 0 && keys.shape(1) % kv_heads == 0, "k must be (S, Hkv*D)", keys);
+    expect(values.shape() == keys.shape(), "v must have the shape of k", values);
+    expect(q.ndim() == 2 && q.shape(1) > 0 && q.shape(1) % keys.shape(1) == 0,
+           "q must be (T, H*D) with H a multiple of the key heads", q);
+    expect(spans.ndim() == 2 && spans.shape(1) == 5, "spans must be (n, 5)", spans);
+    const int T = q.shape(0), S = keys.shape(0), D = keys.shape(1) / kv_heads, heads = q.shape(1) / D;
+    const auto count = static_cast<size_t>(spans.shape(0));
+    return make(q.shape(), "omlx_x_encode", {q, keys, values, spans},
+                [=](const std::vector<const void*>& in, float* out) {
+                  const std::span<const k::TextSpan> texts(static_cast<const k::TextSpan*>(in[3]), count);
+                  k::encode(static_cast<const float*>(in[0]), T, static_cast<const float*>(in[1]),
+                            static_cast<const float*>(in[2]), S, heads, kv_heads, D, texts, before, after, scale, out);
+                });
+  });
+}
 
 int omlx_x_candidates(const float* logits, int rows, int vocab, const float* inv_temperature, int top, float* max_lse,
                       int* ids, float* values) {

@@ -48,6 +48,24 @@ struct BlockStats {
   bool bad;  // NaN or +inf seen
 };
 
+/// Queries of one head of one text, which sees its keys in both directions or as far as a window reaches.
+struct EncodeTile {
+  static constexpr int MAX_QUERIES = 24;
+  static constexpr int CHUNK = 512;  // keys whose scores are held at once, absolute borders
+
+  const float* keys;    // [keys/16][head_dim][16]
+  const float* values;  // [keys][padded_dim]
+  int head_dim, padded_dim;
+  float scale;
+  int count;
+  const float* query[MAX_QUERIES];  // head_dim floats each
+  int first[MAX_QUERIES];           // keys [first, last) are visible
+  int last[MAX_QUERIES];
+  float* out[MAX_QUERIES];          // head_dim floats each
+
+  static size_t scratch_floats(int padded_dim) { return size_t(MAX_QUERIES) * size_t(CHUNK + padded_dim); }
+};
+
 struct Tier {
   const char* name;
   int tile_n;  // weight rows that matvec and gemm handle together
@@ -78,6 +96,13 @@ struct Tier {
   float (*sum_exp)(const float* x, int n, float max, float t);
   /// Indices (plus base) of logits >= threshold, ascending; returns their number.
   int (*filter)(const float* x, int n, float threshold, int base, int* ids);
+  /// One row; residual may be null.
+  void (*layer_norm)(const float* x, const float* residual, int E, Vector w, Vector b, float eps, float* out);
+  void (*activate)(Activation, const float* x, const float* up, size_t n, float* out);
+  /// scores: EncodeTile::scratch_floats of scratch.
+  void (*encode)(const EncodeTile&, float* scores);
+  /// Up to 16 keys (rows `stride` floats apart) as [head_dim][16].
+  void (*encode_keys)(const float* k, size_t stride, int count, int head_dim, float* out);
 };
 
 constexpr int MATVEC_ROWS = 4;

@@ -9,6 +9,7 @@
 
 namespace mx = mlx::core;
 using check::Random;
+using Arrays = std::vector<mx::array>;
 
 namespace {
 std::string last_error;
@@ -161,6 +162,49 @@ TEST("omlx_x_attention() agrees with MLX over several layers of one graph, and k
   omlx_batch_free(batch);
   omlx_pool_free(pool);
   check::close(values(x), doubles(want), 3e-3, "three layers");
+}
+
+TEST("the encoder operations agree with MLX's own") {
+  Random random(7);
+  const int H = 4, K = 2, D = 32, LENGTHS[] = {5, 40};
+  Handles h;
+  const auto q = normals(random, {45, H * D}), k = normals(random, {45, K * D}), v = normals(random, {45, K * D});
+  const std::vector<int> numbers{0, 5, 0, 0, 5, 5, 40, 0, 5, 40};
+  const auto spans = mx::array(numbers.data(), {2, 5}, mx::int32);
+  const auto got = take(omlx_x_encode(h(q), h(k), h(v), h(spans), K, -1, -1, 0.2f));
+  Arrays parts;
+  int row = 0;
+  for (int n : LENGTHS) {
+    const auto split = [&](const mx::array& a, int heads) {
+      return mx::transpose(mx::reshape(mx::slice(a, {row, 0}, {row + n, heads * D}), {1, n, heads, D}), {0, 2, 1, 3});
+    };
+    const auto out = mx::fast::scaled_dot_product_attention(split(q, H), split(k, K), split(v, K), 0.2f);
+    parts.push_back(mx::reshape(mx::transpose(out, {0, 2, 1, 3}), {n, H * D}));
+    row += n;
+  }
+  check::close(values(got), doubles(mx::concatenate(parts, 0)), 1e-5, "encode");
+  const auto w = mx::astype(normals(random, {64}), mx::float16), b = normals(random, {64});
+  const auto x = normals(random, {3, 7, 64}), residual = normals(random, {3, 7, 64});
+  const auto norm = take(omlx_x_layer_norm(h(x), h(residual), h(w), h(b), 1e-12f));
+  const auto want = mx::fast::layer_norm(mx::add(x, residual), mx::astype(w, mx::float32), b, 1e-12f);
+  check::close(values(norm), doubles(want), 1e-5, "layer_norm");
+  const auto bare = take(omlx_x_layer_norm(h(x), nullptr, nullptr, h(b), 1e-12f));
+  check::close(values(bare), doubles(mx::fast::layer_norm(x, std::nullopt, b, 1e-12f)), 1e-5, "layer_norm with a bias only");
+  const auto gelu = mx::multiply(mx::multiply(x, mx::array(0.5f)), mx::add(mx::array(1.0f), mx::erf(mx::multiply(x, mx::array(0.70710678f)))));
+  check::close(values(take(omlx_x_activate(0, h(x), h(residual)))), doubles(mx::multiply(gelu, residual)), 1e-6, "gelu");
+  check::close(values(take(omlx_x_activate(3, h(x), nullptr))), doubles(mx::maximum(x, mx::array(0.0f))), 1e-7, "relu");
+  refused(omlx_x_encode(h(q), h(k), h(q), h(spans), K, -1, -1, 1.0f), "v must have the shape of k");
+  refused(omlx_x_encode(h(q), h(k), h(v), h(mx::zeros({2, 4}, mx::int32)), K, -1, -1, 1.0f), "spans must be (n, 5)");
+  refused(omlx_x_layer_norm(h(x), h(q), nullptr, nullptr, 1.0f), "residual must have the shape of x");
+  refused(omlx_x_activate(4, h(x), nullptr), "no activation 4");
+  bool thrown = false;
+  try {
+    take(omlx_x_encode(h(q), h(k), h(v), h(mx::array({0, 45, 0, 0, 44}, {1, 5})), K, -1, -1, 1.0f)).eval();
+    mx::synchronize();
+  } catch (const std::exception& e) {
+    thrown = std::string(e.what()).find("span 0") != std::string::npos;
+  }
+  check::that(thrown, "a span that does not fit was accepted");
 }
 
 TEST("an id outside of the vocabulary is an error of the evaluation, and the next one works") {

@@ -206,7 +206,7 @@ export interface CoreSymbols {
 }
 
 /** Digest of these declarations; the library carries its own. */
-export const KERNEL_SIGNATURES = "875445a05d6e8caf";
+export const KERNEL_SIGNATURES = "d0cde4a0025fbe5e";
 
 export const KERNEL_SYMBOLS = {
   omlx_x_linear: { args: ["ptr", "ptr", "ptr", "ptr", "ptr", "i32", "i32"], returns: "ptr" },
@@ -223,6 +223,9 @@ export const KERNEL_SYMBOLS = {
   omlx_pool_bytes: { args: ["ptr"], returns: "f64" },
   omlx_batch_new: { args: ["ptr", "i32", "ptr", "i32"], returns: "ptr" },
   omlx_batch_free: { args: ["ptr"], returns: "void" },
+  omlx_x_layer_norm: { args: ["ptr", "ptr", "ptr", "ptr", "f32"], returns: "ptr" },
+  omlx_x_activate: { args: ["i32", "ptr", "ptr"], returns: "ptr" },
+  omlx_x_encode: { args: ["ptr", "ptr", "ptr", "ptr", "i32", "i32", "i32", "f32"], returns: "ptr" },
   omlx_x_candidates: { args: ["ptr", "i32", "i32", "ptr", "i32", "ptr", "ptr", "ptr"], returns: "i32" },
   omlx_x_threads: { args: ["i32"], returns: "i32" },
   omlx_x_tier: { args: [], returns: "ptr" },
@@ -243,6 +246,9 @@ export interface KernelSymbols {
   omlx_pool_bytes(pool: PointerArg): number;
   omlx_batch_new(spans: PointerArg, nSpans: number, blocks: PointerArg, nBlocks: number): Handle;
   omlx_batch_free(batch: PointerArg): void;
+  omlx_x_layer_norm(x: PointerArg, residual: PointerArg, w: PointerArg, b: PointerArg, eps: number): Handle;
+  omlx_x_activate(activation: number, x: PointerArg, up: PointerArg): Handle;
+  omlx_x_encode(q: PointerArg, k: PointerArg, v: PointerArg, spans: PointerArg, kvHeads: number, before: number, after: number, scale: number): Handle;
   omlx_x_candidates(logits: PointerArg, rows: number, vocab: number, invTemperature: PointerArg, k: number, maxLse: PointerArg, ids: PointerArg, values: PointerArg): number;
   omlx_x_threads(n: number): number;
   omlx_x_tier(): Handle;
