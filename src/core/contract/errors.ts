@@ -8,6 +8,8 @@ export type ErrorCode =
   | "model_load"
   | "out_of_memory"
   | "native"
+  /** The model answered with something that is no answer: NaN, infinity. */
+  | "bad_output"
   | "engine_dead"
   | "cancelled"
   | "internal";

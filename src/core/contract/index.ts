@@ -5,6 +5,7 @@
  */
 export * from "./architectures.ts";
 export * from "./chat.ts";
+export * from "./encode.ts";
 export * from "./errors.ts";
 export * from "./event.ts";
 export * from "./model.ts";

@@ -1,4 +1,6 @@
+import type { EncodeEvent, EncodeRequest } from "./encode.ts";
 import type { ErrorData } from "./errors.ts";
+import type { ModelKind } from "./model.ts";
 import type { TokenEvent, TokenRequest } from "./tokens.ts";
 
 /** Which arithmetic the engine uses: own CPU kernels, or stock MLX operations of any device. */
@@ -16,6 +18,8 @@ export interface GrammarVocabulary {
 
 export interface LoadOptions {
   readonly modelPath: string;
+  /** What the model is loaded for; "llm" if not given. */
+  readonly purpose?: ModelKind | undefined;
   readonly kernels: KernelMode;
   /** Threads of the CPU kernels; 0: all physical cores. */
   readonly threads: number;
@@ -40,6 +44,8 @@ export interface LoadedInfo {
   readonly blockTokens: number;
   /** Of config.json and generation_config.json. */
   readonly eosIds: readonly number[];
+  /** Numbers per text that an encoder gives: dimensions of a vector, 1 for a score; 0: the model generates. */
+  readonly rowWidth?: number | undefined;
 }
 
 export interface EngineStats {
@@ -64,6 +70,7 @@ export type ToDevice =
   | { readonly kind: "convert"; readonly source: string; readonly folder: string }
   | { readonly kind: "load"; readonly options: LoadOptions }
   | { readonly kind: "generate"; readonly request: TokenRequest }
+  | { readonly kind: "encode"; readonly request: EncodeRequest }
   /** Once, before the first request with a constraint. */
   | { readonly kind: "vocabulary"; readonly vocabulary: GrammarVocabulary }
   | { readonly kind: "cancel"; readonly id: string }
@@ -84,6 +91,7 @@ export type FromDevice =
   | { readonly kind: "loaded"; readonly info: LoadedInfo }
   | { readonly kind: "loadFailed"; readonly error: ErrorData }
   | { readonly kind: "step"; readonly events: readonly StepEvent[] }
+  | { readonly kind: "encoded"; readonly id: string; readonly events: readonly EncodeEvent[] }
   /** The request ended with an error; others go on. */
   | { readonly kind: "failed"; readonly id: string; readonly error: ErrorData }
   /** The request was cancelled and holds nothing any more. */

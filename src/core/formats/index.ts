@@ -10,3 +10,4 @@ export * from "./folder.ts";
 export * from "./gguf.ts";
 export * from "./gguf-convert/convert.ts";
 export * from "./safetensors.ts";
+export * from "./sentence.ts";

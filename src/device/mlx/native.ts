@@ -105,6 +105,51 @@ export function swiglu(gate: MxArray, up: MxArray): MxArray {
   return made(kernels().omlx_x_swiglu(gate.ptr, up.ptr), gate.shape);
 }
 
+/** (x + residual - mean) / sqrt(variance + eps) · w + b over the last axis; w and b (E) of any float type, null: none. */
+export function layerNorm(
+  x: MxArray,
+  residual: MxArray | null,
+  w: MxArray | null,
+  b: MxArray | null,
+  eps: number,
+): MxArray {
+  const call = kernels().omlx_x_layer_norm;
+  return made(call(x.ptr, address(residual), address(w), address(b), eps), x.shape);
+}
+
+const ACTIVATIONS = { gelu: 0, geluTanh: 1, silu: 2, relu: 3 } as const;
+
+/** activation(x) · up, elementwise; up null: ones. */
+export function activate(
+  activation: keyof typeof ACTIVATIONS,
+  x: MxArray,
+  up: MxArray | null,
+): MxArray {
+  return made(kernels().omlx_x_activate(ACTIVATIONS[activation], x.ptr, address(up)), x.shape);
+}
+
+/**
+ * Attention within texts: q (T, H·D), k and v (S, K·D) → (T, H·D).
+ *
+ * @param spans  (n, 5) int32: first row of q, rows, position of the first row in its text, first row of k, keys of the text
+ * @param before  keys seen before the row's own position; null: all
+ * @param after   the same behind it
+ */
+export function encode(
+  q: MxArray,
+  k: MxArray,
+  v: MxArray,
+  spans: MxArray,
+  kvHeads: number,
+  before: number | null,
+  after: number | null,
+  scale: number,
+): MxArray {
+  const call = kernels().omlx_x_encode;
+  const handle = call(q.ptr, k.ptr, v.ptr, spans.ptr, kvHeads, before ?? -1, after ?? -1, scale);
+  return made(handle, q.shape);
+}
+
 /** Keys and values of all layers in blocks. Memory is taken as blocks are first written. */
 export class Pool {
   /** 0 after `poolFree`. */

@@ -6,6 +6,13 @@
  * - Nothing here frees an array of a step: the runner's scope does.
  */
 export * from "./decoder.ts";
+export { buildEncoder, type EncodePass, type Encoder } from "./encoder.ts";
+export {
+  type EncoderKernels,
+  nativeEncoderKernels,
+  stockEncoderKernels,
+} from "./encoder-kernels.ts";
+export type * from "./encoder-spec.ts";
 export * from "./kernels.ts";
 export * from "./rope.ts";
 export * from "./spec.ts";

@@ -42,13 +42,17 @@ function withPlainNames(tensors: ReadonlyMap<string, TensorInfo>): ReadonlyMap<s
 export class Weights {
   readonly bytes: number;
   readonly #path: string;
-  readonly #config: ModelConfig;
+  readonly #config: Pick<ModelConfig, "quantization">;
   readonly #tensors: ReadonlyMap<string, TensorInfo>;
   readonly #mappings = new Map<string, mx.Mapping>();
   readonly #taken = new Map<string, mx.MxArray>();
   #isInMemory = false;
 
-  constructor(path: string, config: ModelConfig, tensors: ReadonlyMap<string, TensorInfo>) {
+  constructor(
+    path: string,
+    config: Pick<ModelConfig, "quantization">,
+    tensors: ReadonlyMap<string, TensorInfo>,
+  ) {
     this.#path = path;
     this.#config = config;
     this.#tensors = tensors;

@@ -2,8 +2,8 @@ import { freemem } from "node:os";
 import { type LoadedInfo, type LoadOptions, OmlxError } from "#core/contract";
 import { type CacheShape, ContiguousCache, type KvCache, PagedCache } from "#device/cache";
 import * as mx from "#device/mlx";
-import { nativeKernels, stockKernels } from "#device/nn";
-import { type Model, openCheckpoint } from "#device/zoo";
+import { nativeEncoderKernels, nativeKernels, stockEncoderKernels, stockKernels } from "#device/nn";
+import { type Encoder, type Model, openCheckpoint, openEncoder } from "#device/zoo";
 
 /** Tokens per block: small enough that a follow-up turn recomputes little, large enough for short block tables. */
 export const BLOCK_TOKENS = 32;
@@ -70,6 +70,52 @@ export async function loadModel(
       cacheBytes: numBlocks * BLOCK_TOKENS * bytesPerToken,
       blockTokens: BLOCK_TOKENS,
       eosIds: checkpoint.eosIds,
+    },
+  };
+}
+
+export interface LoadedEncoder {
+  readonly encoder: Encoder;
+  readonly info: LoadedInfo;
+}
+
+/**
+ * Loads an embedding model or a reranker into this process.
+ *
+ * @param onStage called before each slow part, so that a watchdog sees progress
+ * @throws {OmlxError} model_load, out_of_memory or native
+ */
+export async function loadEncoder(
+  options: LoadOptions,
+  purpose: "embedding" | "reranker",
+  onStage: (stage: string) => void = () => {},
+): Promise<LoadedEncoder> {
+  onStage("device");
+  const onCpu = startDevice() === "cpu";
+  const useNative = options.kernels === "native" && onCpu && mx.native.available();
+  if (useNative) mx.native.setThreads(options.threads);
+
+  onStage("config");
+  const checkpoint = await openEncoder(options.modelPath, purpose);
+
+  onStage("weights");
+  const kernels = useNative ? nativeKernels() : stockKernels(onCpu ? "float32" : checkpoint.dtype);
+  const encoder = checkpoint.build(kernels, useNative ? nativeEncoderKernels : stockEncoderKernels);
+  return {
+    encoder,
+    info: {
+      contextWindow:
+        options.contextWindow > 0
+          ? Math.min(options.contextWindow, checkpoint.contextWindow)
+          : checkpoint.contextWindow,
+      vocabSize: encoder.vocabSize,
+      kernels: kernels.mode,
+      device: useNative ? `${mx.deviceName()} (${mx.native.tier()})` : mx.deviceName(),
+      weightBytes: checkpoint.weightBytes,
+      cacheBytes: 0,
+      blockTokens: BLOCK_TOKENS,
+      eosIds: [],
+      rowWidth: encoder.width,
     },
   };
 }

@@ -1,7 +1,9 @@
 import {
   type Constraint,
+  type EncodeRequest,
   type FromDevice,
   invalidRequest,
+  type LoadedInfo,
   type LoadOptions,
   type ToDevice,
   type TokenRequest,
@@ -12,9 +14,10 @@ import { log } from "#core/log";
 import { Grammars } from "#device/grammar";
 import * as mx from "#device/mlx";
 import { randomSeed } from "#device/sample";
+import { EncodeDesk } from "./encode.ts";
 import { Guide } from "./guide.ts";
 import { Heartbeat } from "./heartbeat.ts";
-import { type LoadedModel, loadModel } from "./load.ts";
+import { type LoadedModel, loadEncoder, loadModel } from "./load.ts";
 import { Scheduler } from "./scheduler.ts";
 import type { Steering } from "./sequence.ts";
 import { applyEffects, step } from "./step.ts";
@@ -36,6 +39,8 @@ export class EngineLoop {
   #early: ToDevice[] | null = null;
   #loaded: LoadedModel | null = null;
   #scheduler: Scheduler | null = null;
+  /** Instead of the two above where the model is an encoder. */
+  #desk: EncodeDesk | null = null;
   #heartbeat: Heartbeat | null = null;
   #grammars: Grammars | null = null;
   /** Requests whose grammars are being compiled. */
@@ -69,8 +74,7 @@ export class EngineLoop {
     this.#grammars?.dispose();
     clearInterval(this.#pulse);
     try {
-      this.#loaded?.cache.dispose();
-      this.#loaded?.model.dispose();
+      this.#free();
       this.#ended.resolve();
     } catch (error) {
       this.#ended.reject(error);
@@ -89,6 +93,9 @@ export class EngineLoop {
       case "generate":
         if (message.request.constraint === null) this.#submit(message.request);
         else void this.#constrain(message.request, message.request.constraint);
+        return;
+      case "encode":
+        this.#encode(message.request);
         return;
       case "vocabulary":
         this.#grammars?.teach(message.vocabulary);
@@ -128,25 +135,22 @@ export class EngineLoop {
   }
 
   async #load(options: LoadOptions): Promise<void> {
+    let info: LoadedInfo;
     try {
       mx.dieWithParent();
       const heartbeat = new Heartbeat(options.heartbeatPath);
       this.#heartbeat = heartbeat;
       heartbeat.setBusy(true);
       heartbeat.beat();
-      const loaded = await loadModel(options, (stage) => {
+      const onStage = (stage: string) => {
         heartbeat.beat();
         log.debug("loading", { stage, model: options.modelPath });
-      });
-      this.#loaded = loaded;
-      this.#grammars = new Grammars(loaded.info.vocabSize);
-      this.#scheduler = new Scheduler({
-        blockTokens: loaded.info.blockTokens,
-        numBlocks: loaded.numBlocks,
-        contextWindow: loaded.info.contextWindow,
-        maxRunning: options.maxRunning,
-        prefillTargetMs: options.prefillTargetMs,
-      });
+      };
+      const { purpose } = options;
+      info =
+        purpose === "embedding" || purpose === "reranker"
+          ? await this.#openEncoder(options, purpose, heartbeat, onStage)
+          : await this.#openModel(options, onStage);
       heartbeat.setBusy(false);
     } catch (error) {
       this.#send({ kind: "loadFailed", error: toErrorData(error, "model_load") });
@@ -154,11 +158,10 @@ export class EngineLoop {
       return;
     }
     if (this.#isEnded) {
-      this.#loaded.cache.dispose();
-      this.#loaded.model.dispose();
+      this.#free();
       return;
     }
-    this.#send({ kind: "loaded", info: this.#loaded.info });
+    this.#send({ kind: "loaded", info });
     const early = this.#early ?? [];
     this.#early = null;
     for (const message of early) this.receive(message);
@@ -187,6 +190,58 @@ export class EngineLoop {
         this.#pulse = undefined;
       }
     }
+  }
+
+  async #openModel(options: LoadOptions, onStage: (stage: string) => void): Promise<LoadedInfo> {
+    const loaded = await loadModel(options, onStage);
+    this.#loaded = loaded;
+    this.#grammars = new Grammars(loaded.info.vocabSize);
+    this.#scheduler = new Scheduler({
+      blockTokens: loaded.info.blockTokens,
+      numBlocks: loaded.numBlocks,
+      contextWindow: loaded.info.contextWindow,
+      maxRunning: options.maxRunning,
+      prefillTargetMs: options.prefillTargetMs,
+    });
+    return loaded.info;
+  }
+
+  async #openEncoder(
+    options: LoadOptions,
+    purpose: "embedding" | "reranker",
+    heartbeat: Heartbeat,
+    onStage: (stage: string) => void,
+  ): Promise<LoadedInfo> {
+    const { encoder, info } = await loadEncoder(options, purpose, onStage);
+    this.#desk = new EncodeDesk({
+      encoder,
+      contextWindow: info.contextWindow,
+      targetMs: options.prefillTargetMs,
+      onUnit: (numRequests) => {
+        heartbeat.beat();
+        heartbeat.setBatch(numRequests);
+      },
+    });
+    return info;
+  }
+
+  #free(): void {
+    this.#loaded?.cache.dispose();
+    this.#loaded?.model.dispose();
+    this.#desk?.dispose();
+  }
+
+  #encode(request: EncodeRequest): void {
+    const desk = this.#desk;
+    try {
+      if (!desk) throw invalidRequest("Cannot encode: the model generates text");
+      desk.submit(request);
+    } catch (error) {
+      this.#send({ kind: "failed", id: request.id, error: toErrorData(error) });
+      return;
+    }
+    this.#heartbeat?.setBusy(true);
+    this.#dueTurn();
   }
 
   #submit(request: TokenRequest, given?: Steering): void {
@@ -225,6 +280,12 @@ export class EngineLoop {
       this.#send({ kind: "cancelled", id });
       return;
     }
+    if (this.#desk) {
+      if (!this.#desk.cancel(id)) return;
+      this.#send({ kind: "cancelled", id });
+      if (this.#desk.isIdle) this.#heartbeat?.setBusy(false);
+      return;
+    }
     const scheduler = this.#books();
     if (!scheduler.cancel(id)) return;
     if (this.#loaded) applyEffects(this.#loaded.cache, scheduler.takeEffects());
@@ -243,6 +304,10 @@ export class EngineLoop {
   }
 
   #turn(): void {
+    if (this.#desk) {
+      this.#turnDesk(this.#desk);
+      return;
+    }
     const scheduler = this.#books();
     const { model, cache, info } = this.#loaded as LoadedModel;
     const result = step({
@@ -262,6 +327,14 @@ export class EngineLoop {
     else this.#dueTurn();
   }
 
+  #turnDesk(desk: EncodeDesk): void {
+    const { events, failed } = desk.turn();
+    for (const part of events) this.#send({ kind: "encoded", ...part });
+    for (const failure of failed) this.#send({ kind: "failed", ...failure });
+    if (desk.isIdle) this.#heartbeat?.setBusy(false);
+    else this.#dueTurn();
+  }
+
   /** Nothing is open: a good time to see whether the books add up. */
   #rest(): void {
     this.#heartbeat?.setBusy(false);
@@ -270,7 +343,7 @@ export class EngineLoop {
 
   #stats() {
     return {
-      ...this.#books().stats,
+      ...(this.#desk ? { ...NO_CACHE_STATS, ...this.#desk.stats } : this.#books().stats),
       liveArrays: mx.liveArrays(),
       activeBytes: mx.memory.active(),
       peakBytes: mx.memory.peak(),
@@ -295,6 +368,16 @@ export class EngineLoop {
     this.#ended.reject(error);
   }
 }
+
+/** An encoder keeps nothing between requests. */
+const NO_CACHE_STATS = {
+  cachedTokens: 0,
+  generatedTokens: 0,
+  freeBlocks: 0,
+  totalBlocks: 0,
+  treeBlocks: 0,
+  preemptions: 0,
+};
 
 /**
  * Runs this process as an engine: speaks core/contract/wire over Bun's IPC, ends on "shutdown" and when the front is gone.

@@ -9,7 +9,8 @@ import { llama } from "./llm/llama.ts";
 import { qwen2 } from "./llm/qwen2.ts";
 import { qwen3 } from "./llm/qwen3.ts";
 
-export type { Model } from "#device/nn";
+export type { EncodePass, Encoder, Model } from "#device/nn";
+export { openEncoder } from "./encoder/index.ts";
 
 const FAMILIES = {
   llama,

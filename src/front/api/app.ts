@@ -10,7 +10,9 @@ import { mcpRoutes } from "./mcp/routes.ts";
 import { mcpServerRoutes } from "./mcp/server.ts";
 import { chatRoutes } from "./openai/chat.ts";
 import { completionRoutes } from "./openai/completions.ts";
+import { embeddingRoutes } from "./openai/embeddings.ts";
 import { modelRoutes } from "./openai/models.ts";
+import { rerankRoutes } from "./openai/rerank.ts";
 import { responsesRoutes } from "./openai/responses/routes.ts";
 
 /** The whole HTTP surface; the one place that joins routes, keys and errors. */
@@ -35,6 +37,8 @@ export function createApp(deps: AppDeps) {
     .use(completionRoutes(deps))
     .use(mcpRoutes(deps))
     .use(mcpServerRoutes(deps))
+    .use(embeddingRoutes(deps))
+    .use(rerankRoutes(deps))
     .use(docsRoutes(deps.version));
   return app;
 }

@@ -51,6 +51,7 @@ const TABLE: Readonly<Record<ErrorCode, Row>> = {
   out_of_memory: { status: 503, code: "out_of_memory" },
   engine_dead: { status: 503, code: "engine_dead" },
   cancelled: { status: CLIENT_CLOSED, code: "cancelled" },
+  bad_output: { status: 500, code: "bad_output" },
   native: { status: 500, code: "native", message: "The engine could not finish this request" },
   internal: { status: 500, code: "internal", message: "Internal server error" },
 };

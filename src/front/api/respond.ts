@@ -63,11 +63,30 @@ export async function respond<E, R>(
       });
     }
     const json = protocol.collect(events).then((all) => JSON.stringify(protocol.whole(all)));
+    return await respondWhole(json, (error) => protocol.errorBody(error), options);
+  } catch (error) {
+    const api = causeOf(error);
+    return Response.json(protocol.errorBody(api), {
+      status: api.status,
+      headers: { ...headers(), ...api.headers },
+    });
+  }
+}
+
+/** The response of a JSON text that takes its time: blanks before it are the signs of life. */
+export async function respondWhole(
+  json: Promise<string>,
+  errorBody: (error: ApiError) => unknown,
+  { signal, abort, keepAliveMs, headers }: Omit<RespondOptions, "stream">,
+): Promise<Response> {
+  const causeOf = (error: unknown): ApiError =>
+    toApiError(signal.reason instanceof OmlxError ? signal.reason : error);
+  try {
     const isEarly = await settlesWithin(json, keepAliveMs);
     const jsonHeaders = { "content-type": "application/json", ...headers() };
     if (isEarly) return new Response(await json, { headers: jsonHeaders });
     return trickle(
-      lateJson(json, (error) => protocol.errorBody(causeOf(error))),
+      lateJson(json, (error) => errorBody(causeOf(error))),
       {
         head: " ", // blanks before a JSON text mean nothing
         keepAlive: " ",
@@ -78,7 +97,7 @@ export async function respond<E, R>(
     );
   } catch (error) {
     const api = causeOf(error);
-    return Response.json(protocol.errorBody(api), {
+    return Response.json(errorBody(api), {
       status: api.status,
       headers: { ...headers(), ...api.headers },
     });

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import type { KernelMode } from "#core/contract";
+import type { KernelMode, ModelKind } from "#core/contract";
 
 const LOG_LEVELS = ["trace", "debug", "info", "warning", "error"] as const;
 
@@ -81,6 +81,31 @@ const onOff = z
   .union([z.boolean(), z.enum(["on", "off", "true", "false"])], { error: "must be on or off" })
   .transform((value) => value === true || value === "on" || value === "true");
 
+const KINDS = ["llm", "embedding", "reranker"] as const satisfies readonly ModelKind[];
+
+/** Models and what they are for: a JSON object, or NAME=KIND with commas. */
+const kinds = z
+  .union([z.string(), z.record(z.string(), z.string())], {
+    error: "must be NAME=KIND, or several with commas",
+  })
+  .transform((value, context): ReadonlyMap<string, ModelKind> => {
+    const pairs =
+      typeof value === "string"
+        ? value.split(",").map((part) => part.trim().split(/=(?=[^=]*$)/))
+        : Object.entries(value);
+    const map = new Map<string, ModelKind>();
+    for (const [name = "", kind] of pairs) {
+      const known = KINDS.find((k) => k === kind?.trim());
+      if (known) map.set(name.trim(), known);
+      else if (name !== "") {
+        const message = `must be NAME=KIND, where KIND is ${KINDS.join(", ")}`;
+        context.addIssue({ code: "custom", message });
+        return z.NEVER;
+      }
+    }
+    return map;
+  });
+
 const text = z.string({ error: "must be text" }).trim();
 const hour = 3_600_000;
 
@@ -123,6 +148,16 @@ export const SETTINGS = {
     schema: list,
     value: "PATH[,PATH]",
     doc: "Folders that hold model folders, one or two levels deep (default: ~/.omlx/models).",
+    isList: true,
+  }),
+  modelKind: setting<ReadonlyMap<string, ModelKind>>({
+    flag: "--model-kind",
+    env: "OMLX_MODEL_KIND",
+    file: "model.kinds",
+    default: new Map(),
+    schema: kinds,
+    value: "NAME=KIND[,NAME=KIND]",
+    doc: "What models are for (llm, embedding, reranker) where their files do not say it right.",
     isList: true,
   }),
   defaultModel: setting({

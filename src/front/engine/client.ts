@@ -1,4 +1,6 @@
 import {
+  type EncodeEvent,
+  type EncodeRequest,
   type FromDevice,
   type GrammarVocabulary,
   invalidRequest,
@@ -11,10 +13,15 @@ import {
 import { AsyncQueue } from "#core/util";
 import { fingerprintOf, Suspects } from "./suspects.ts";
 
+/** What is asked of an engine. */
+type Work =
+  | { readonly kind: "generate"; readonly request: TokenRequest }
+  | { readonly kind: "encode"; readonly request: EncodeRequest };
+
 /** One request, from its first pull to the engine's last word on it. */
 interface Open {
-  readonly request: TokenRequest;
-  readonly queue: AsyncQueue<TokenEvent>;
+  readonly work: Work;
+  readonly queue: AsyncQueue<TokenEvent | EncodeEvent>;
   /** Set when a death made it necessary. */
   fingerprint: string | undefined;
   /** Its reader left; the engine has not confirmed yet. */
@@ -71,8 +78,17 @@ export class Client {
    *
    * @throws {OmlxError} from the loop: overloaded, invalid_request (quarantined), cancelled, engine_dead, or the engine's own
    */
-  async *generate(request: TokenRequest, signal: AbortSignal): AsyncGenerator<TokenEvent> {
-    const open = this.#admit(request, signal);
+  generate(request: TokenRequest, signal: AbortSignal): AsyncGenerator<TokenEvent> {
+    return this.#run({ kind: "generate", request }, signal) as AsyncGenerator<TokenEvent>;
+  }
+
+  /** As generate(), of a request to an encoder. */
+  encode(request: EncodeRequest, signal: AbortSignal): AsyncGenerator<EncodeEvent> {
+    return this.#run({ kind: "encode", request }, signal) as AsyncGenerator<EncodeEvent>;
+  }
+
+  async *#run(work: Work, signal: AbortSignal): AsyncGenerator<TokenEvent | EncodeEvent> {
+    const open = this.#admit(work, signal);
     const onAbort = () => {
       open.queue.fail(cancelled());
       this.#leave(open);
@@ -88,7 +104,8 @@ export class Client {
     }
   }
 
-  #admit(request: TokenRequest, signal: AbortSignal): Open {
+  #admit(work: Work, signal: AbortSignal): Open {
+    const { request } = work;
     if (signal.aborted) throw cancelled();
     if (this.#error !== undefined) throw this.#error;
     if (this.size >= this.#limit) {
@@ -98,7 +115,7 @@ export class Client {
         data: { retryAfterMs: 1000 },
       });
     }
-    if (this.#sent.has(request.id) || this.#held.some((o) => o.request.id === request.id)) {
+    if (this.#sent.has(request.id) || this.#held.some((o) => o.work.request.id === request.id)) {
       throw new Error(`Request id "${request.id}" is open already`);
     }
     const fingerprint = this.#suspects.isEmpty ? undefined : fingerprintOf(request);
@@ -107,8 +124,8 @@ export class Client {
         "Cannot serve this request: the engine died on it three times in a row; change it, or try again in some minutes",
       );
     }
-    const queue = new AsyncQueue<TokenEvent>();
-    return { request, queue, fingerprint, isLeft: false, isStarted: false, generated: 0 };
+    const queue = new AsyncQueue<TokenEvent | EncodeEvent>();
+    return { work, queue, fingerprint, isLeft: false, isStarted: false, generated: 0 };
   }
 
   /** What constraints need to know: every engine gets it before its first request with one. */
@@ -136,12 +153,12 @@ export class Client {
     const started = sent.filter((open) => open.isStarted);
     const accused = inStep > 0 && inStep <= started.length ? started : sent;
     for (const open of accused) {
-      open.fingerprint ??= fingerprintOf(open.request);
+      open.fingerprint ??= fingerprintOf(open.work.request);
       this.#suspects.accuse(open.fingerprint, sent.length === 1, open.generated, Date.now());
     }
     for (const open of sent) open.queue.fail(error);
     // what is held was admitted before there was a suspicion
-    for (const open of this.#held) open.fingerprint ??= fingerprintOf(open.request);
+    for (const open of this.#held) open.fingerprint ??= fingerprintOf(open.work.request);
   }
 
   /** There will be no engine: everything ends with `error`, also what comes later. */
@@ -155,10 +172,15 @@ export class Client {
   }
 
   /** What an engine says about requests. */
-  receive(message: Extract<FromDevice, { kind: "step" | "failed" | "cancelled" }>): void {
+  receive(
+    message: Extract<FromDevice, { kind: "step" | "encoded" | "failed" | "cancelled" }>,
+  ): void {
     switch (message.kind) {
       case "step":
         for (const event of message.events) this.#deliver(event);
+        return;
+      case "encoded":
+        this.#deliver(message);
         return;
       case "failed":
         this.#sent.get(message.id)?.queue.fail(new OmlxError(message.error));
@@ -170,14 +192,14 @@ export class Client {
     }
   }
 
-  #deliver({ id, events }: StepEvent): void {
+  #deliver({ id, events }: StepEvent | Extract<FromDevice, { kind: "encoded" }>): void {
     const open = this.#sent.get(id);
     if (open === undefined) return; // its reader left and the engine did not know yet
     open.isStarted = true;
     for (const event of events) {
       open.queue.push(event);
       if (event.kind === "tokens") open.generated += event.ids.length;
-      if (event.kind !== "finish") continue;
+      if (event.kind !== "finish" && event.kind !== "done") continue;
       open.queue.end();
       this.#onFinish();
       this.#end(id);
@@ -203,9 +225,8 @@ export class Client {
     if (open.isLeft) return;
     open.isLeft = true;
     this.#held = this.#held.filter((other) => other !== open);
-    if (this.#sent.get(open.request.id) === open) {
-      this.#send?.({ kind: "cancel", id: open.request.id });
-    }
+    const { id } = open.work.request;
+    if (this.#sent.get(id) === open) this.#send?.({ kind: "cancel", id });
     this.#pump();
   }
 
@@ -218,13 +239,14 @@ export class Client {
         open.fingerprint !== undefined && this.#suspects.isSuspect(open.fingerprint, Date.now());
       if (isSuspect && this.#sent.size > 0) return;
       this.#held.shift();
-      this.#sent.set(open.request.id, open);
+      this.#sent.set(open.work.request.id, open);
       if (isSuspect) this.#alone = open;
-      if (open.request.constraint !== null && !this.#isTaught && this.#vocabulary !== undefined) {
+      const isConstrained = open.work.kind === "generate" && open.work.request.constraint !== null;
+      if (isConstrained && !this.#isTaught && this.#vocabulary !== undefined) {
         this.#send({ kind: "vocabulary", vocabulary: this.#vocabulary });
         this.#isTaught = true;
       }
-      this.#send({ kind: "generate", request: open.request });
+      this.#send(open.work);
     }
   }
 }

@@ -1,4 +1,6 @@
 import {
+  type EncodeEvent,
+  type EncodeRequest,
   type EngineStats,
   type FromDevice,
   type GrammarVocabulary,
@@ -37,6 +39,8 @@ export interface Engine {
   generate(request: TokenRequest, signal: AbortSignal): AsyncIterable<TokenEvent>;
   /** What constraints need to know of the tokenizer; each process gets it before its first request with one. */
   teach(vocabulary: GrammarVocabulary): void;
+  /** As generate(), for a model that turns texts into numbers. */
+  encode(request: EncodeRequest, signal: AbortSignal): AsyncIterable<EncodeEvent>;
   /** @throws {OmlxError} engine_dead: no process that answers */
   stats(): Promise<EngineStats>;
   /** Ends the process and every open request. Resolves when it is gone. */
@@ -142,6 +146,10 @@ class Supervisor implements Engine {
     this.#client.teach(vocabulary);
   }
 
+  encode(request: EncodeRequest, signal: AbortSignal): AsyncIterable<EncodeEvent> {
+    return this.#client.encode(request, signal);
+  }
+
   async stats(): Promise<EngineStats> {
     const child = this.#child;
     if (this.#state !== "ready" || child === undefined) throw this.#dead(`is ${this.#state}`);
@@ -206,6 +214,7 @@ class Supervisor implements Engine {
   #receive(message: FromDevice): void {
     switch (message.kind) {
       case "step":
+      case "encoded":
       case "failed":
       case "cancelled":
         this.#client.receive(message);

@@ -1,4 +1,4 @@
-import type { TokenRequest } from "#core/contract";
+import type { EncodeRequest, TokenRequest } from "#core/contract";
 
 /** Deaths alone after which a request is refused. */
 const MAX_DEATHS = 3;
@@ -71,9 +71,11 @@ export class Suspects {
 }
 
 /** Equal for requests that ask the engine for the same work. The seed is left out: a retry may draw a new one. */
-export function fingerprintOf(request: TokenRequest): string {
+export function fingerprintOf(request: TokenRequest | EncodeRequest): string {
+  const hasher = new Bun.CryptoHasher("sha256");
+  if ("ends" in request) return hasher.update(request.ids).update(request.ends).digest("base64");
   const { seed: _, ...sampling } = request.sampling;
-  return new Bun.CryptoHasher("sha256")
+  return hasher
     .update(Int32Array.from(request.promptIds))
     .update(
       JSON.stringify([

@@ -1,4 +1,11 @@
-import { ARCHITECTURES, isArchitecture, type ModelKind } from "#core/contract";
+import {
+  ARCHITECTURES,
+  ENCODERS,
+  encoderFamily,
+  isArchitecture,
+  isSupported,
+  type ModelKind,
+} from "#core/contract";
 import { isObject, type JsonObject } from "#core/formats";
 
 export interface Classified {
@@ -15,22 +22,27 @@ export interface Classified {
  * @param config  config.json as written
  * @param folder  name of the model's folder
  * @param files   names of the files in it
+ * @param asked   what the user says it is for; instead of what the files say
  */
-export function classify(config: JsonObject, folder: string, files: readonly string[]): Classified {
+export function classify(
+  config: JsonObject,
+  folder: string,
+  files: readonly string[],
+  asked?: ModelKind,
+): Classified {
   const modelType = typeOf(config);
-  const kind = kindOf(config, folder, files, modelType);
+  const kind = asked ?? kindOf(config, folder, files, modelType);
   if (modelType === "") {
     return { kind, modelType, problem: 'Cannot read config.json: "model_type" is missing' };
   }
-  if (!isArchitecture(modelType)) {
-    const known = Object.keys(ARCHITECTURES).join(", ");
-    const problem = `model_type ${JSON.stringify(modelType)} is not supported; supported are ${known}`;
-    return { kind, modelType, problem };
+  if (isSupported(modelType, kind)) return { kind, modelType };
+  const found = `model_type ${JSON.stringify(modelType)}`;
+  if (isArchitecture(modelType) || encoderFamily(modelType)) {
+    return { kind, modelType, problem: `${found} as ${kind} model is not supported` };
   }
-  if (kind !== ARCHITECTURES[modelType]) {
-    return { kind, modelType, problem: `${modelType} as ${kind} model is not supported` };
-  }
-  return { kind, modelType };
+  const all = [...Object.keys(ARCHITECTURES), ...Object.keys(ENCODERS)];
+  const known = [...new Set(all)].filter((type) => isSupported(type, kind)).join(", ");
+  return { kind, modelType, problem: `${found} is not supported; supported are ${known}` };
 }
 
 function typeOf(config: JsonObject): string {
@@ -39,7 +51,10 @@ function typeOf(config: JsonObject): string {
   return typeof outer === "string" ? outer : "";
 }
 
-/** Order of the tests: reranker, embedding, images, text; the folder's name only where the files say nothing. */
+/**
+ * Order of the tests: a classifier; a generating model whose name says what else it was trained for; a pipeline; a family
+ * that only embeds; images; text. The folder's name counts only where the files leave it open.
+ */
 function kindOf(
   config: JsonObject,
   folder: string,
@@ -48,13 +63,17 @@ function kindOf(
 ): ModelKind {
   const listed = config["architectures"];
   const names = Array.isArray(listed) ? listed.filter((a) => typeof a === "string") : [];
-  if (names.some((a) => /For(?:SequenceClassification|Ranking)$/.test(a))) return "reranker";
-  if (/rerank/i.test(folder)) return "reranker";
+  const has = (pattern: RegExp) => names.some((name) => pattern.test(name));
+  if (has(/For(?:SequenceClassification|Ranking)$/)) return "reranker";
+  if (has(/ForCausalLM$/) && encoderFamily(modelType)?.isCausal) {
+    if (/rerank/i.test(folder)) return "reranker";
+    if (/embed/i.test(folder)) return "embedding";
+  }
   if (files.includes("modules.json") || files.includes("config_sentence_transformers.json")) {
     return "embedding";
   }
-  if (names.some((a) => /(?:ForTextEmbedding|ForMaskedLM|[a-z]Model)$/.test(a))) return "embedding";
-  if (/embed/i.test(folder)) return "embedding";
+  if (has(/(?:ForTextEmbedding|ForMaskedLM|[a-z]Model)$/)) return "embedding";
   if (Object.keys(config).some((key) => /^(?:vision|vit)_config$/.test(key))) return "vlm";
-  return isArchitecture(modelType) ? ARCHITECTURES[modelType] : "llm";
+  if (isArchitecture(modelType)) return ARCHITECTURES[modelType];
+  return encoderFamily(modelType) && !has(/ForCausalLM$/) ? "embedding" : "llm";
 }

@@ -1,16 +1,19 @@
 import type { Stats } from "node:fs";
 import { readdir, realpath, stat } from "node:fs/promises";
 import { basename, dirname, join, sep } from "node:path";
-import type { ModelEntry } from "#core/contract";
+import type { ModelEntry, ModelKind } from "#core/contract";
 import {
   foreignQuantization,
   ggufFiles,
   ggufPart,
   inspectGguf,
   listWeightFiles,
+  type ModelConfig,
   normalizeConfig,
+  positionsOf,
   readJsonFile,
   readSafetensorsHeader,
+  readSentencePipeline,
 } from "#core/formats";
 import { classify } from "./classify.ts";
 import { isGguf } from "./conversions.ts";
@@ -38,6 +41,7 @@ interface Seen {
 export class Catalog {
   readonly #roots: readonly string[];
   readonly #contextWindow: number;
+  readonly #kinds: ReadonlyMap<string, ModelKind>;
   #entries: readonly ModelEntry[] = [];
   #seen = new Map<string, Seen>();
   #scan: Promise<void> | undefined;
@@ -46,9 +50,15 @@ export class Catalog {
   /**
    * @param roots         absolute paths, searched in order; missing ones are empty
    * @param contextWindow upper bound of every entry's window; 0: none
+   * @param kinds         what models are for where their files do not say it right, by id
    */
-  constructor(roots: readonly string[], contextWindow: number) {
+  constructor(
+    roots: readonly string[],
+    contextWindow: number,
+    kinds: ReadonlyMap<string, ModelKind> = new Map(),
+  ) {
     this.#roots = roots;
+    this.#kinds = kinds;
     this.#contextWindow = contextWindow;
   }
 
@@ -145,7 +155,8 @@ export class Catalog {
       seen.set(path, before);
       return before.entry;
     }
-    const entry = await inspect(path, id, this.#contextWindow);
+    const asked = this.#kinds.get(id);
+    const entry = await inspect(path, id, this.#contextWindow, asked);
     if (entry === "group" || entry === undefined) return entry;
     const isSame = before !== undefined && before.signature === signature;
     const kept = isSame && Bun.deepEquals(before.entry, entry) ? before.entry : entry;
@@ -202,6 +213,7 @@ async function inspect(
   path: string,
   id: string,
   contextLimit: number,
+  asked: ModelKind | undefined,
 ): Promise<ModelEntry | undefined | "group"> {
   const files = await filesOf(path);
   const has = (suffix: string) => files.some((name) => name.endsWith(suffix));
@@ -218,7 +230,7 @@ async function inspect(
   try {
     const config = await readJsonFile(join(path, "config.json"));
     if (config === null) return undefined; // taken away meanwhile
-    const { kind, modelType, problem } = classify(config, basename(path), files);
+    const { kind, modelType, problem } = classify(config, basename(path), files, asked);
     if (problem !== undefined) return { ...base, ...broken, kind, modelType, problem };
     const normal = normalizeConfig(config);
     const unreadable = has(".safetensors")
@@ -227,7 +239,7 @@ async function inspect(
     if (unreadable !== undefined) {
       return { ...base, ...broken, kind, modelType, problem: unreadable };
     }
-    const max = normal.maxPositions;
+    const max = windowOf(path, normal, kind);
     const contextWindow = contextLimit > 0 ? Math.min(max, contextLimit) : max;
     const model = { ...base, kind, modelType, contextWindow };
     try {
@@ -240,6 +252,12 @@ async function inspect(
   } catch (error) {
     return { ...base, ...broken, problem: messageOf(error) };
   }
+}
+
+/** Tokens that a model takes at once. */
+function windowOf(path: string, config: ModelConfig, kind: ModelKind): number {
+  if (kind === "embedding") return readSentencePipeline(path, config).maxTokens;
+  return kind === "reranker" ? positionsOf(config) : config.maxPositions;
 }
 
 /** Bytes of the weight files, each of which is whole. */

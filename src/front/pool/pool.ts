@@ -1,5 +1,11 @@
 import { dirname, join } from "node:path";
-import { type ModelEntry, type ModelKind, OmlxError, toErrorData } from "#core/contract";
+import {
+  invalidRequest,
+  type ModelEntry,
+  type ModelKind,
+  OmlxError,
+  toErrorData,
+} from "#core/contract";
 import { log } from "#core/log";
 import { type Deferred, deferred } from "#core/util";
 import type { Settings } from "#front/config";
@@ -51,14 +57,18 @@ export interface PoolStatus {
   readonly limitBytes: number;
 }
 
+/** What a model is wanted for. */
+export type Use = "generate" | "embed" | "rerank";
+
 export interface Pool {
   /**
    * Leases the model that a name means, an empty name the default model; loads it if need be.
    *
    * @param signal ends the waiting; a load goes on for the next one
-   * @throws {OmlxError} model_not_found, model_load, out_of_memory, overloaded (the server stops), cancelled
+   * @param use    a model of another kind is not loaded for it
+   * @throws {OmlxError} invalid_request (wrong kind), model_not_found, model_load, out_of_memory, overloaded (the server stops), cancelled
    */
-  lease(model: string | undefined, signal: AbortSignal): Promise<Lease>;
+  lease(model: string | undefined, signal: AbortSignal, use?: Use): Promise<Lease>;
   /** Every model on disk as of the last look; looks again behind the caller's back when that was a while ago. */
   list(): readonly ModelEntry[];
   /** The entry that a name means, among those of list(). */
@@ -111,7 +121,8 @@ class EnginePool implements Pool {
     this.#bundledDir = bundledDir;
     this.#command = command ?? engineCommand();
     const roots = bundledDir === undefined ? [] : [bundledDir];
-    this.#catalog = new Catalog([...settings.modelDir, ...roots], settings.contextWindow);
+    const { modelDir, contextWindow, modelKind } = settings;
+    this.#catalog = new Catalog([...modelDir, ...roots], contextWindow, modelKind);
     this.#conversions = new Conversions(
       join(settings.basePath, "cache", "gguf"),
       this.#command,
@@ -133,11 +144,15 @@ class EnginePool implements Pool {
     return this.#catalog.refresh();
   }
 
-  async lease(model: string | undefined, signal: AbortSignal): Promise<Lease> {
+  async lease(
+    model: string | undefined,
+    signal: AbortSignal,
+    use: Use = "generate",
+  ): Promise<Lease> {
     for (;;) {
       throwIfAborted(signal);
       if (this.#isStopping) throw stopping();
-      const { entry, isStandIn } = await this.#resolve(model ?? "");
+      const { entry, isStandIn } = await this.#resolve(model ?? "", use);
       const slot = this.#slotOf(entry);
       if (slot === undefined) {
         await orAborted(this.#changed.promise, signal);
@@ -179,9 +194,9 @@ class EnginePool implements Pool {
   }
 
   /** @throws {OmlxError} model_not_found, model_load */
-  async #resolve(name: string): Promise<{ entry: ModelEntry; isStandIn: boolean }> {
+  async #resolve(name: string, use: Use): Promise<{ entry: ModelEntry; isStandIn: boolean }> {
     const pick = () =>
-      name === "" ? this.#defaultEntry() : findByName(name, this.#catalog.entries);
+      name === "" ? this.#defaultEntry(use) : findByName(name, this.#catalog.entries);
     let entry = pick();
     const failure = entry && this.#failures.get(entry.id);
     if (entry === undefined || entry.problem !== undefined || failure !== undefined) {
@@ -190,13 +205,14 @@ class EnginePool implements Pool {
     } else if (this.#catalog.ageMs > STALE_MS) {
       void this.refresh();
     }
-    const isStandIn = entry === undefined && name !== "" && this.#settings.modelFallback;
+    const mayStandIn = use === "generate" && name !== "" && this.#settings.modelFallback;
+    const isStandIn = entry === undefined && mayStandIn;
     if (isStandIn) entry = this.#standIn();
     if (entry === undefined) {
       if (name !== "") throw modelNotFound(name, this.#catalog.entries);
       throw new OmlxError({
         code: "model_not_found",
-        message: "No model to answer with: put a model folder into the model folder (--model-dir)",
+        message: `No model to ${VERBS[use]} with: put a model folder into the model folder (--model-dir)`,
         param: "model",
       });
     }
@@ -207,6 +223,7 @@ class EnginePool implements Pool {
         param: "model",
       });
     }
+    checkUse(entry, use);
     this.#throwRecentFailure(entry);
     return { entry, isStandIn };
   }
@@ -234,8 +251,11 @@ class EnginePool implements Pool {
   }
 
   /** The one that is set; else the only one of the user's; else the one that comes with the program; else the first. */
-  #defaultEntry(): ModelEntry | undefined {
+  #defaultEntry(use: Use = "generate"): ModelEntry | undefined {
     const entries = this.#catalog.entries;
+    if (use !== "generate") {
+      return entries.find((e) => e.problem === undefined && useOf(e.kind) === use);
+    }
     const { defaultModel } = this.#settings;
     if (defaultModel !== "") {
       const entry = findByName(defaultModel, entries);
@@ -307,6 +327,7 @@ class EnginePool implements Pool {
           name: entry.id,
           command: this.#command,
           load: {
+            purpose: entry.kind,
             modelPath: path,
             kernels: s.kernels,
             threads: s.threads,
@@ -464,6 +485,28 @@ class EnginePool implements Pool {
     await Promise.all(slots.map(end));
     this.#slots.clear();
   }
+}
+
+const VERBS: Readonly<Record<Use, string>> = {
+  generate: "answer",
+  embed: "embed",
+  rerank: "rerank",
+};
+
+const ROUTES: Readonly<Record<Use, string>> = {
+  generate: "generates text: use POST /v1/chat/completions",
+  embed: "embeds texts: use POST /v1/embeddings",
+  rerank: "ranks documents: use POST /v1/rerank",
+};
+
+function useOf(kind: ModelKind): Use {
+  return kind === "embedding" ? "embed" : kind === "reranker" ? "rerank" : "generate";
+}
+
+/** @throws {OmlxError} invalid_request, with the route that the model serves */
+function checkUse({ id, kind }: ModelEntry, use: Use): void {
+  const own = useOf(kind);
+  if (own !== use) throw invalidRequest(`Model "${id}" ${ROUTES[own]}`, "model");
 }
 
 /** Gives back what a slot holds. Never rejects. */

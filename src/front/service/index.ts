@@ -14,4 +14,6 @@ export {
 } from "./choices.ts";
 export * from "./complete.ts";
 export * from "./count-tokens.ts";
+export * from "./embed.ts";
+export * from "./rerank.ts";
 export * from "./tool-loop.ts";

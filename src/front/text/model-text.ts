@@ -1,10 +1,11 @@
 import { join } from "node:path";
-import { invalidRequest, OmlxError } from "#core/contract";
+import { invalidRequest, type ModelKind, OmlxError } from "#core/contract";
 import { readJsonFile, readModelFolder } from "#core/formats";
 import { type AddedToken, TokenTrie } from "./added-tokens.ts";
 import { dialectNamed, dialectOf, thoughtsOf } from "./dialects/table.ts";
+import { EncoderText } from "./encoder-text.ts";
 import { textOfTokens } from "./logprobs.ts";
-import type { LoadedText } from "./messages.ts";
+import type { EncodedTexts, LoadedText, TextsSource } from "./messages.ts";
 import type { SpeechFacts } from "./speech.ts";
 import { adapt } from "./template/adapt.ts";
 import { type ControlTokens, type Conversation, toTemplateInput } from "./template/conversation.ts";
@@ -14,7 +15,14 @@ import { ChatTemplate } from "./template/render.ts";
 import { ToolOrder } from "./template/tool-order.ts";
 import { Tokenizer } from "./tokenizer.ts";
 import { TurnMemory } from "./turn-memory.ts";
-import { layoutVocabulary } from "./vocabulary.ts";
+import { layoutVocabulary, type Vocabulary } from "./vocabulary.ts";
+
+const NO_VOCABULARY: Vocabulary = {
+  bytes: new Uint8Array(),
+  offsets: new Uint32Array(1),
+  specials: new Map(),
+  stripsBlank: false,
+};
 
 /** One model's tokenizer and chat template; lives in the Worker. */
 export class ModelText {
@@ -26,13 +34,14 @@ export class ModelText {
   readonly #manners: Manners;
   readonly #toolOrder = new ToolOrder();
   readonly #turns = new TurnMemory();
+  readonly #encoder: EncoderText | null;
 
   /**
    * Reads a model folder.
    *
    * @throws {OmlxError} model_load
    */
-  constructor(modelId: string, path: string) {
+  constructor(modelId: string, path: string, purpose: ModelKind = "llm") {
     this.#modelId = modelId;
     const file = readJsonFile(join(path, "tokenizer.json"));
     if (file === null) {
@@ -54,12 +63,17 @@ export class ModelText {
     });
     const { addedTokens, vocabSize, namedTokens } = this.tokenizer;
     this.#controls = controlsOf(addedTokens, templates);
-    const { eosIds, generation } = readModelFolder(path);
+    const { config: modelConfig, eosIds, generation } = readModelFolder(path);
+    const isEncoder = purpose === "embedding" || purpose === "reranker";
+    this.#encoder = isEncoder ? new EncoderText(this.tokenizer, modelConfig, path, purpose) : null;
     const eos = this.tokenizer.idOf(namedTokens["eos_token"] ?? "");
     this.loaded = {
-      vocabulary: layoutVocabulary(file["decoder"], addedTokens, vocabSize, (id) =>
-        this.tokenizer.tokenOf(id),
-      ),
+      // an encoder's ids are never printed
+      vocabulary: isEncoder
+        ? NO_VOCABULARY
+        : layoutVocabulary(file["decoder"], addedTokens, vocabSize, (id) =>
+            this.tokenizer.tokenOf(id),
+          ),
       vocabSize,
       eosIds: [...new Set(eos === undefined ? eosIds : [...eosIds, eos])],
       generation,
@@ -67,6 +81,8 @@ export class ModelText {
       speech: this.#speechOf(templates),
       controls: addedTokens.filter((t) => t.isSpecial).map((t) => [t.content, t.id]),
       newlineIds: this.tokenizer.encode("\n"),
+      prompts: [...(this.#encoder?.pipeline?.prompts ?? [])],
+      defaultPrompt: this.#encoder?.pipeline?.defaultPrompt ?? null,
     };
   }
 
@@ -90,6 +106,12 @@ export class ModelText {
         return id === undefined ? [] : [[text, id] as const];
       }),
     };
+  }
+
+  /** @throws {OmlxError} invalid_request; context_length for a text that is too long and must not be cut */
+  encodeTexts(source: TextsSource): EncodedTexts {
+    if (this.#encoder) return this.#encoder.encode(source);
+    throw invalidRequest(`Model "${this.#modelId}" generates text and encodes none`, "model");
   }
 
   /**

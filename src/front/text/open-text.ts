@@ -8,7 +8,7 @@ import type {
 import { type Echo, EchoReader } from "./echo-reader.ts";
 import { grammarVocabularyOf } from "./grammar-vocabulary.ts";
 import { textOfTokens } from "./logprobs.ts";
-import type { LoadedText } from "./messages.ts";
+import type { EncodedTexts, LoadedText, TextsSource } from "./messages.ts";
 import { conversationOf, type ModelFacts, stopTextsOf, toTokenRequest } from "./prompt.ts";
 import { createReader, type Reader } from "./reader.ts";
 import { Speech } from "./speech.ts";
@@ -42,6 +42,16 @@ export interface TextModel {
     limits: { readonly contextWindow: number },
     param: string,
   ): Promise<TokenRequest>;
+  /**
+   * Token ids of an encoder's texts or pairs of texts, with what the tokenizer puts around them.
+   *
+   * @throws {OmlxError} invalid_request; context_length for a text that is too long and must not be cut
+   */
+  encodeTexts(source: TextsSource): Promise<EncodedTexts>;
+  /** Texts that an embedding model wants before its inputs, by name. */
+  readonly prompts: ReadonlyMap<string, string>;
+  /** The one before inputs that name none. */
+  readonly defaultPrompt: string | null;
   /** How many prompt tokens `encode` would give, whatever the window. */
   countTokens(request: ChatRequest): Promise<number>;
   /** Reads the answer to `prompt`, which `encode` made of `request`. */
@@ -79,6 +89,7 @@ export async function openText(entry: ModelEntry, limits: TextLimits = LIMITS): 
     url: workerUrl ?? new URL("./worker.ts", import.meta.url),
     modelId: entry.id,
     path: entry.path,
+    purpose: entry.kind,
     ...limits,
   });
   return new WorkerTextModel(worker, await worker.start());
@@ -142,6 +153,23 @@ class WorkerTextModel implements TextModel {
     return toTokenRequest(options, ids, this.#facts, limits, param);
   }
 
+  get prompts(): ReadonlyMap<string, string> {
+    return new Map(this.#loaded.prompts);
+  }
+
+  get defaultPrompt(): string | null {
+    return this.#loaded.defaultPrompt;
+  }
+
+  /** A long list goes in parts, so that other requests get their turns. */
+  async encodeTexts(source: TextsSource): Promise<EncodedTexts> {
+    const parts: { at: number; encoded: EncodedTexts }[] = [];
+    for (const { at, part } of partsOf(source)) {
+      parts.push({ at, encoded: await this.#worker.encodeTexts(part) });
+    }
+    return joinParts(parts);
+  }
+
   async countTokens(request: ChatRequest): Promise<number> {
     return (await this.#encode(request)).ids.length;
   }
@@ -175,4 +203,50 @@ class WorkerTextModel implements TextModel {
   #encode(request: ChatRequest): Promise<Encoded> {
     return this.#worker.encode({ kind: "conversation", conversation: conversationOf(request) });
   }
+}
+
+/** Characters that one message to the Worker holds, but for a single long text. */
+const PART_CHARS = 262_144;
+
+function* partsOf(source: TextsSource): Generator<{ at: number; part: TextsSource }> {
+  const all = source.kind === "texts" ? source.texts : source.documents;
+  for (let at = 0; at < all.length; ) {
+    let end = at;
+    for (let chars = 0; end < all.length && (end === at || chars < PART_CHARS); end++) {
+      chars += (all[end] as string).length;
+    }
+    const texts = all.slice(at, end);
+    const part = source.kind === "texts" ? { ...source, texts } : { ...source, documents: texts };
+    yield { at, part: { ...part, firstIndex: at } };
+    at = end;
+  }
+}
+
+function joinParts(parts: readonly { at: number; encoded: EncodedTexts }[]): EncodedTexts {
+  const [first] = parts;
+  if (first && parts.length === 1) return first.encoded;
+  const ids: Int32Array[] = [];
+  const ends: number[] = [];
+  const seconds: number[] = [];
+  const cut: number[] = [];
+  let tokens = 0;
+  for (const { at, encoded } of parts) {
+    ids.push(encoded.ids);
+    for (const end of encoded.ends) ends.push(tokens + end);
+    for (const second of encoded.seconds ?? []) seconds.push(second);
+    for (const index of encoded.cut) cut.push(at + index);
+    tokens += encoded.ids.length;
+  }
+  const joined = new Int32Array(tokens);
+  let at = 0;
+  for (const part of ids) {
+    joined.set(part, at);
+    at += part.length;
+  }
+  return {
+    ids: joined,
+    ends: Int32Array.from(ends),
+    seconds: first?.encoded.seconds ? Int32Array.from(seconds) : null,
+    cut: Int32Array.from(cut),
+  };
 }

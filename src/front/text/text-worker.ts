@@ -1,11 +1,19 @@
-import { invalidRequest, OmlxError } from "#core/contract";
+import { invalidRequest, type ModelKind, OmlxError } from "#core/contract";
 import { type Deferred, deferred } from "#core/util";
-import type { FromText, LoadedText, Source, ToText } from "./messages.ts";
+import type {
+  EncodedTexts,
+  FromText,
+  LoadedText,
+  Source,
+  TextsSource,
+  ToText,
+} from "./messages.ts";
 
 export interface TextWorkerOptions {
   readonly url: URL | string;
   readonly modelId: string;
   readonly path: string;
+  readonly purpose: ModelKind;
   /** How long one request may hold the Worker. */
   readonly timeLimitMs: number;
   readonly loadLimitMs: number;
@@ -20,8 +28,17 @@ export interface Encoded {
 }
 
 interface Task {
-  readonly source: Source;
-  readonly result: Deferred<Encoded>;
+  readonly message: (id: number) => ToText;
+  /** What could not be done, for errors, and the request field at fault. */
+  readonly what: string;
+  readonly param: string;
+  readonly result: Deferred<Answer>;
+}
+
+/** A reply, and the Worker that gave it. */
+interface Answer {
+  readonly reply: FromText;
+  readonly running: Running;
 }
 
 /** A Worker that runs now, and the messages it has to answer. */
@@ -52,12 +69,12 @@ export class TextWorker {
    * @throws {OmlxError} model_load
    */
   async start(): Promise<LoadedText> {
-    const { url, modelId, path, loadLimitMs } = this.#options;
+    const { url, modelId, path, purpose, loadLimitMs } = this.#options;
     const running = this.#spawn(url);
     try {
       const reply = await this.#ask(
         running,
-        { kind: "load", id: this.#nextId++, modelId, path },
+        { kind: "load", id: this.#nextId++, modelId, path, purpose },
         {
           limitMs: loadLimitMs,
           late: () =>
@@ -80,12 +97,40 @@ export class TextWorker {
    *
    * @throws {OmlxError} invalid_request; cancelled when the model was unloaded meanwhile
    */
-  encode(source: Source): Promise<Encoded> {
+  async encode(source: Source): Promise<Encoded> {
+    const [what, param] =
+      source.kind === "raw"
+        ? ["tokenize the prompt", "prompt"]
+        : ["render the messages", "messages"];
+    const message = (id: number): ToText => ({ kind: "encode", id, source });
+    const { reply, running } = await this.#enqueue({ message, what, param });
+    if (reply.kind !== "encoded") throw new Error(`the text Worker answered ${reply.kind}`);
+    const { id } = reply;
+    const remember = (ids: readonly number[]): void => {
+      if (this.#running === running) send(running.worker, { kind: "remember", id, ids });
+    };
+    return { ids: reply.ids, notes: reply.notes, remember };
+  }
+
+  /**
+   * Token ids of an encoder's texts.
+   *
+   * @throws {OmlxError} invalid_request, context_length; cancelled when the model was unloaded meanwhile
+   */
+  async encodeTexts(source: TextsSource): Promise<EncodedTexts> {
+    const message = (id: number): ToText => ({ kind: "texts", id, source });
+    const { param } = source;
+    const { reply } = await this.#enqueue({ message, what: "tokenize the texts", param });
+    if (reply.kind !== "texts") throw new Error(`the text Worker answered ${reply.kind}`);
+    return reply.encoded;
+  }
+
+  #enqueue(task: Omit<Task, "result">): Promise<Answer> {
     if (this.#isDisposed) return Promise.reject(unloaded());
-    const task: Task = { source, result: deferred() };
-    this.#queue.push(task);
+    const result = deferred<Answer>();
+    this.#queue.push({ ...task, result });
     void this.#work();
-    return task.result.promise;
+    return result.promise;
   }
 
   /** Ends the Worker; open requests are refused. */
@@ -109,32 +154,18 @@ export class TextWorker {
     this.#isBusy = false;
   }
 
-  async #run(task: Task): Promise<Encoded> {
+  async #run({ message, what, param }: Task): Promise<Answer> {
     if (this.#isDisposed) throw unloaded();
     if (this.#running === undefined) await this.start();
     const running = this.#running;
     if (running === undefined) throw unloaded();
     const { timeLimitMs } = this.#options;
-    const { source } = task;
-    const [what, param] =
-      source.kind === "raw"
-        ? ["tokenize the prompt", "prompt"]
-        : ["render the messages", "messages"];
-    const id = this.#nextId++;
-    const reply = await this.#ask(
-      running,
-      { kind: "encode", id, source },
-      {
-        limitMs: timeLimitMs,
-        late: () =>
-          invalidRequest(`Cannot ${what}: it took more than ${timeLimitMs / 1000} s`, param),
-      },
-    );
-    if (reply.kind !== "encoded") throw new Error(`the text Worker answered ${reply.kind}`);
-    const remember = (ids: readonly number[]): void => {
-      if (this.#running === running) send(running.worker, { kind: "remember", id, ids });
-    };
-    return { ids: reply.ids, notes: reply.notes, remember };
+    const reply = await this.#ask(running, message(this.#nextId++), {
+      limitMs: timeLimitMs,
+      late: () =>
+        invalidRequest(`Cannot ${what}: it took more than ${timeLimitMs / 1000} s`, param),
+    });
+    return { reply, running };
   }
 
   /** Sends one message and waits for its reply; a Worker that is late is ended. */

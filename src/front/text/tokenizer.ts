@@ -18,6 +18,8 @@ export class Tokenizer {
   /** What the tokenizer itself puts around a raw text. */
   readonly #prefix: readonly number[];
   readonly #suffix: readonly number[];
+  /** What it puts before, between and after two texts. */
+  readonly #pair: Frame;
 
   /**
    * @param file   tokenizer.json
@@ -75,6 +77,7 @@ export class Tokenizer {
     const around = this.#around(config["add_bos_token"] === true);
     this.#prefix = around.prefix;
     this.#suffix = around.suffix;
+    this.#pair = this.#aroundPair();
   }
 
   /** Highest id + 1. */
@@ -123,6 +126,16 @@ export class Tokenizer {
     return [...(isThere ? this.#prefix.slice(1) : this.#prefix), ...ids, ...this.#suffix];
   }
 
+  /** What the tokenizer puts around a raw text. */
+  get frame(): { readonly prefix: readonly number[]; readonly suffix: readonly number[] } {
+    return { prefix: this.#prefix, suffix: this.#suffix };
+  }
+
+  /** What the tokenizer puts around two texts that it reads as a pair. */
+  get pairFrame(): Frame {
+    return this.#pair;
+  }
+
   #encodePlain(text: string, index: number, out: number[]): void {
     if (text === "") return;
     const words = this.#pipeline.pre_tokenizer?.pre_tokenize(text, { section_index: index }) ?? [
@@ -147,6 +160,27 @@ export class Tokenizer {
     if (hasBosFlag && prefix.length === 0 && bos !== undefined) prefix.push(bos);
     return { prefix, suffix: idsOf(tokens.slice(at + 1)) };
   }
+
+  #aroundPair(): Frame {
+    const [first, second] = ["\uFDD0", "\uFDD1"];
+    const joined = this.#pipeline.post_processor?._call([first], [second], true).tokens;
+    const tokens = joined?.includes(second) ? joined : [first, second];
+    const [a, b] = [tokens.indexOf(first), tokens.indexOf(second)];
+    const idsOf = (list: readonly string[]) =>
+      list.map((token) => this.idOf(token)).filter((id) => id !== undefined);
+    return {
+      prefix: idsOf(tokens.slice(0, a)),
+      middle: idsOf(tokens.slice(a + 1, b)),
+      suffix: idsOf(tokens.slice(b + 1)),
+    };
+  }
+}
+
+/** Ids around a pair of texts. */
+export interface Frame {
+  readonly prefix: readonly number[];
+  readonly middle: readonly number[];
+  readonly suffix: readonly number[];
 }
 
 interface AddedTokenEntry {

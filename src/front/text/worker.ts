@@ -12,7 +12,7 @@ self.onmessage = (event: MessageEvent<ToText>) => {
   try {
     switch (message.kind) {
       case "load": {
-        model = new ModelText(message.modelId, message.path);
+        model = new ModelText(message.modelId, message.path, message.purpose);
         reply({ kind: "loaded", id: message.id, loaded: model.loaded });
         break;
       }
@@ -30,6 +30,14 @@ self.onmessage = (event: MessageEvent<ToText>) => {
       case "remember":
         model?.remember(message.id, message.ids);
         break;
+      case "texts": {
+        if (model === undefined) throw new Error("the text Worker has no model yet");
+        const encoded = model.encodeTexts(message.source);
+        const { ids, ends, seconds, cut } = encoded;
+        const buffers = [ids, ends, cut, ...(seconds ? [seconds] : [])].map((a) => a.buffer);
+        reply({ kind: "texts", id: message.id, encoded }, buffers);
+        break;
+      }
     }
   } catch (error) {
     reply({ kind: "failed", id: message.id, error: toErrorData(error) });

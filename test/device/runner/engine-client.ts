@@ -158,6 +158,7 @@ export class EngineClient {
       case "stats":
         this.#stats.resolve(message.stats);
         return;
+      case "encoded":
       case "converting":
       case "converted":
         throw new Error(`${message.kind}, which was not asked for`);

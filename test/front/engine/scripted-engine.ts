@@ -114,6 +114,7 @@ function receive(message: ToDevice): void {
       });
       return;
     case "vocabulary":
+    case "encode":
       return;
     case "convert":
       return;

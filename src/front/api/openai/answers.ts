@@ -118,6 +118,7 @@ export const model = z.object({
   object: z.literal("model"),
   created: count.describe("Seconds since 1970 of the model's newest file"),
   owned_by: z.string(),
+  kind: z.enum(["llm", "vlm", "embedding", "reranker"]).describe("What it is for"),
   max_model_len: count.nullable().describe("Tokens of prompt and answer together"),
   problem: z.string().optional().describe("Why it cannot be served"),
 });

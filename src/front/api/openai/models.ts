@@ -13,6 +13,7 @@ const encodeModel = (entry: ModelEntry) => ({
   object: "model" as const,
   created: Math.floor(entry.created),
   owned_by: "omlx",
+  kind: entry.kind,
   max_model_len: entry.contextWindow > 0 ? entry.contextWindow : null,
   ...(entry.problem === undefined ? {} : { problem: entry.problem }),
 });

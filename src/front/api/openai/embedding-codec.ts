@@ -1,0 +1,108 @@
+import { invalidRequest } from "#core/contract";
+import type { EmbedRequest, EmbedResult } from "#front/service";
+import { EMBEDDING_FIELDS, type EmbeddingBody } from "./encode-schemas.ts";
+
+export type EncodingFormat = "float" | "base64";
+
+export interface DecodedEmbedding {
+  readonly request: EmbedRequest;
+  readonly format: EncodingFormat;
+  /** Fields that changed nothing. */
+  readonly ignored: readonly string[];
+}
+
+/** @throws {OmlxError} invalid_request */
+export function decodeEmbedding(body: EmbeddingBody): DecodedEmbedding {
+  const { inputs, param } = inputsOf(body);
+  return {
+    request: {
+      model: body.model || null,
+      inputs,
+      param,
+      promptName: body.prompt_name ?? null,
+      inputType: inputTypeOf(body.input_type),
+      truncateAt: truncateAtOf(body),
+      dimensions: body.dimensions ?? null,
+    },
+    format: body.encoding_format ?? "float",
+    ignored: Object.keys(body).filter((name) => !EMBEDDING_FIELDS.has(name)),
+  };
+}
+
+function inputsOf({ input, items }: EmbeddingBody): Pick<EmbedRequest, "inputs" | "param"> {
+  const hasInput = input !== null && input !== undefined;
+  const hasItems = items !== null && items !== undefined;
+  if (hasInput && hasItems) {
+    throw invalidRequest('Give either "input" or "items", not both', "items");
+  }
+  if (hasItems) {
+    const inputs = items.map(({ text, image }, i) => {
+      if (image !== null && image !== undefined) {
+        throw invalidRequest("Cannot embed an image: the model reads text only", `items[${i}]`);
+      }
+      if (text) return text;
+      throw invalidRequest('An item needs a "text"', `items[${i}]`);
+    });
+    return { inputs, param: "items" };
+  }
+  if (!hasInput) throw invalidRequest('Invalid value for "input": it is missing', "input");
+  if (typeof input === "string") return { inputs: [input], param: "input" };
+  const isOneText = typeof input[0] === "number";
+  return {
+    inputs: isOneText ? [input as number[]] : (input as (string | number[])[]),
+    param: "input",
+  };
+}
+
+/** Cohere's, Voyage's, Jina's and NVIDIA's words for it. */
+const INPUT_TYPES: Readonly<Record<string, string>> = {
+  search_query: "query",
+  "retrieval.query": "query",
+  search_document: "document",
+  passage: "document",
+  "retrieval.passage": "document",
+};
+
+const inputTypeOf = (name: string | null | undefined): string | null =>
+  name ? (INPUT_TYPES[name] ?? name) : null;
+
+/** 0: at the model's window; null: a text that is too long is an error. */
+function truncateAtOf(body: EmbeddingBody): number | null {
+  const limit = body.truncate_prompt_tokens ?? body.max_length;
+  if (limit === -1) return 0;
+  if (limit === 0) throw invalidRequest("Cannot cut texts to nothing", "truncate_prompt_tokens");
+  if (limit !== null && limit !== undefined) return body.truncation === false ? null : limit;
+  const asked = body.truncate ?? body.truncation ?? false;
+  return asked === true || asked === "END" || asked === "end" ? 0 : null;
+}
+
+/** Work on numbers between two looks at what else waits. */
+const SLICE_MS = 8;
+
+/** OpenAI's list of embeddings as JSON text; written bit by bit, since a list may have millions of numbers. */
+export async function encodeEmbeddings(
+  { model, vectors, promptTokens }: EmbedResult,
+  format: EncodingFormat,
+): Promise<string> {
+  const usage = { prompt_tokens: promptTokens, total_tokens: promptTokens };
+  const parts: string[] = ['{"object":"list","data":['];
+  let since = performance.now();
+  for (const [index, vector] of vectors.entries()) {
+    const embedding =
+      format === "base64" ? JSON.stringify(base64Of(vector)) : JSON.stringify(Array.from(vector));
+    parts.push(
+      `${index > 0 ? "," : ""}{"object":"embedding","index":${index},"embedding":${embedding}}`,
+    );
+    if (performance.now() - since > SLICE_MS) {
+      await new Promise((resolve) => setImmediate(resolve));
+      since = performance.now();
+    }
+  }
+  parts.push(`],"model":${JSON.stringify(model)},"usage":${JSON.stringify(usage)}}`);
+  return parts.join("");
+}
+
+/** Of little-endian float32; every machine that we run on is little-endian. */
+function base64Of(vector: Float32Array): string {
+  return Buffer.from(vector.buffer, vector.byteOffset, vector.byteLength).toString("base64");
+}
