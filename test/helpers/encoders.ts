@@ -57,6 +57,26 @@ export function readReranker(name: string): Promise<RerankerGolden> {
   return read(name);
 }
 
+export interface MiniLmGolden {
+  readonly texts: readonly string[];
+  /** Of each text, uncut. */
+  readonly numTokens: readonly number[];
+  readonly maxTokens: number;
+  /** A sentence, one that says the same, a stranger. */
+  readonly triples: readonly (readonly string[])[];
+  readonly vectors: readonly Float32Array[];
+}
+
+export async function readMiniLm(): Promise<MiniLmGolden> {
+  const golden = await Bun.file(join(FIXTURES, "golden", "minilm.json")).json();
+  const bytes = Uint8Array.fromBase64(golden.vectors);
+  const values = new Float32Array(new Float16Array(bytes.buffer, 0, bytes.byteLength / 2));
+  const vectors = golden.texts.map((_: string, i: number) =>
+    values.subarray(i * 384, (i + 1) * 384),
+  );
+  return { ...golden, vectors };
+}
+
 /** Rows of little-endian float32 in base64. */
 export function unpackRows(base64: string, width: number): Float32Array[] {
   const bytes = Uint8Array.fromBase64(base64);

@@ -25,13 +25,12 @@ export interface EncodeResult {
   readonly failed: readonly { readonly id: string; readonly error: ErrorData }[];
 }
 
-/** Rows of the first batch, before any speed is known. */
-const FIRST_TOKENS = 256;
-const MIN_TOKENS = 64;
+/** A batch's cost has a part that does not depend on its tokens; smaller ones make the whole slower, on busy machines much. */
+const MIN_TOKENS = 1024;
 /** Activations of more rows do not make anything faster. */
 const MAX_TOKENS = 8192;
 /** Rows that one unit of work handles at least. */
-const MIN_UNIT_ROWS = 64;
+const MIN_UNIT_ROWS = 256;
 /** Messages are taken after so much work. */
 const TURN_MS = 50;
 /** A batch that takes longer shares the machine with a second one, so that short texts need not wait for a long one. */
@@ -127,13 +126,13 @@ export class EncodeDesk {
   }
 
   #batchTokens(): number {
-    if (this.#speed === 0) return FIRST_TOKENS;
     const wanted = Math.floor(this.#speed * this.#options.targetMs);
     return Math.min(MAX_TOKENS, Math.max(MIN_TOKENS, wanted));
   }
 
   #unitRows(): number {
-    return Math.max(MIN_UNIT_ROWS, this.#batchTokens() * this.#options.encoder.unitsPerBlock);
+    const { encoder, targetMs } = this.#options;
+    return Math.max(MIN_UNIT_ROWS, Math.floor(this.#speed * targetMs * encoder.unitsPerBlock));
   }
 
   /** Units of work until the turn's time is over; true when the batch is done. */

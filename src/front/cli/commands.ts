@@ -1,5 +1,6 @@
 import { OmlxError } from "#core/contract";
 import { describeSettings } from "#front/config";
+import { EMBED_FLAGS, embed } from "./embed.ts";
 import { LIST_FLAGS, list } from "./list.ts";
 import type { OwnFlag } from "./open.ts";
 import { RUN_FLAGS, run } from "./run.ts";
@@ -44,6 +45,13 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     ].join("\n"),
     flags: RUN_FLAGS,
     run,
+  },
+  embed: {
+    doc: "Turn texts into vectors",
+    usage: 'MODEL ["text"…] [flags]',
+    more: "A JSON list of numbers a line, in the order of the texts. Without texts every line of standard input is one.",
+    flags: EMBED_FLAGS,
+    run: embed,
   },
   list: {
     doc: "List the models on disk",
