@@ -1,6 +1,6 @@
 /** A chat with tools through the clients that people build agents with. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
+import { cpSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
@@ -11,10 +11,12 @@ import { generateText, isStepCount, streamText, tool } from "ai";
 import OpenAI from "openai";
 import { z } from "zod";
 import { FAMILIES } from "../helpers/dialects.ts";
+import { runPython } from "../helpers/python.ts";
 import { writeScriptedModel } from "../helpers/scripted-model.ts";
 import { startServer, type TestServer } from "../helpers/server.ts";
 
 const MODEL = "caller";
+const RANDOM = "random";
 const City = z.object({ city: z.string(), days: z.number().int() });
 const ARGUMENTS = { city: "São Paulo", days: 3 };
 const OUTPUT = `<think>
@@ -23,7 +25,7 @@ I need the weather.
 
 I look.
 <tool_call>
-{"name": "get_weather", "arguments": ${JSON.stringify(ARGUMENTS)}}
+{"name": "get_weather", "arguments": {"city": "São Paulo", "days": 3}}
 </tool_call>`;
 
 const root = mkdtempSync(join(tmpdir(), "omlx-frameworks-"));
@@ -35,6 +37,8 @@ beforeAll(async () => {
     window: 8192,
     template: FAMILIES[0]?.template ?? "",
   });
+  const fixture = join(import.meta.dir, "../fixtures/models/qwen3-f32");
+  cpSync(fixture, join(root, RANDOM), { recursive: true });
   server = await startServer({ modelDirs: [root] });
 });
 afterAll(async () => {
@@ -130,3 +134,7 @@ test("LangChain gets calls, whole and streamed, and sends their results", async 
   expect(whole?.content).toBe("I look.");
   expect(whole?.tool_calls).toMatchObject([{ name: "get_weather", args: ARGUMENTS }]);
 });
+
+test("the openai package from PyPI gets calls and formats through its pydantic helpers", async () => {
+  expect(await runPython("openai_tools.py", server, [MODEL, RANDOM])).toBe("done\n");
+}, 180_000);
