@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import type { Transport } from "@modelcontextprotocol/sdk/shared/transport.js";
+import { ENCODER_MODELS } from "../helpers/encoders.ts";
 import { everything } from "../helpers/mcp.ts";
 import {
   DEFAULT_MODEL,
@@ -293,6 +294,27 @@ describe("/mcp: this server as an MCP server", () => {
       arguments: { prompt: "What is the capital of France?", temperature: 0 },
     });
     expect(textOf(answer)).toBe("The capital of France is Paris.");
+    await client.close();
+  });
+
+  test("texts become vectors, documents are ranked", async () => {
+    await using encoders = await startServer({ modelDirs: [ENCODER_MODELS] });
+    const client = await connect(encoders.origin);
+    const call = async (name: string, args: Record<string, unknown>) =>
+      JSON.parse(textOf(await client.callTool({ name, arguments: args })));
+    const { vectors } = await call("embed", { texts: ["a", "b"], model: "bert" });
+    expect(vectors).toHaveLength(2);
+    expect(vectors[0].every(Number.isFinite)).toBe(true);
+    const documents = ["Bananas are yellow.", "Paris is the capital of France.", "a"];
+    const { results } = await call("rerank", {
+      query: "What is the capital of France?",
+      documents,
+      model: "xlm-roberta-reranker",
+      top_n: 2,
+    });
+    expect(results).toHaveLength(2);
+    expect(results[0].score).toBeGreaterThanOrEqual(results[1].score);
+    expect(results[0].document).toBe(documents[results[0].index]);
     await client.close();
   });
 

@@ -3,7 +3,7 @@ import { WebStandardStreamableHTTPServerTransport } from "@modelcontextprotocol/
 import { Elysia } from "elysia";
 import { z } from "zod";
 import { CHAT_DEFAULTS, type ChatRequest, type Message } from "#core/contract";
-import { streamChat } from "#front/service";
+import { embed, rerank, streamChat } from "#front/service";
 import { readJson } from "../body.ts";
 import type { AppDeps, Server } from "../deps.ts";
 import { endingOf } from "../disconnect.ts";
@@ -93,6 +93,64 @@ function makeTools(deps: AppDeps, signal: AbortSignal): McpServer {
       let text = "";
       for await (const event of events) if (event.kind === "text") text += event.text;
       return { content: [{ type: "text", text }] };
+    },
+  );
+  tools.registerTool(
+    "embed",
+    {
+      description: "Turns texts into vectors with a local embedding model.",
+      inputSchema: {
+        texts: z.array(z.string()).min(1),
+        model: z.string().optional().describe("A model of list_models; else the first one."),
+        input_type: z.enum(["query", "document"]).optional(),
+      },
+      annotations: { readOnlyHint: true, openWorldHint: false },
+    },
+    async ({ texts, model, input_type }, { signal: ended }) => {
+      const request = {
+        model: model ?? null,
+        inputs: texts,
+        param: "texts",
+        promptName: null,
+        inputType: input_type ?? null,
+        truncateAt: null,
+        dimensions: null,
+      };
+      using _ = deps.requests.enter();
+      const result = await embed(pool, request, AbortSignal.any([signal, ended]));
+      return asJson({
+        model: result.model,
+        vectors: result.vectors.map((vector) => [...vector]),
+      });
+    },
+  );
+  tools.registerTool(
+    "rerank",
+    {
+      description: "Tells how well each document answers a query, best first, with a local model.",
+      inputSchema: {
+        query: z.string().min(1),
+        documents: z.array(z.string()).min(1),
+        model: z.string().optional().describe("A model of list_models; else the first one."),
+        top_n: z.int().min(1).optional(),
+      },
+      annotations: { readOnlyHint: true, openWorldHint: false },
+    },
+    async ({ query, documents, model, top_n }, { signal: ended }) => {
+      const request = {
+        model: model ?? null,
+        query,
+        documents,
+        truncateAt: null,
+        instruction: null,
+      };
+      using _ = deps.requests.enter();
+      const result = await rerank(pool, request, AbortSignal.any([signal, ended]));
+      const ranked = result.scores
+        .map((score, index) => ({ index, score, document: documents[index] }))
+        .sort((a, b) => b.score - a.score)
+        .slice(0, top_n);
+      return asJson({ model: result.model, results: ranked });
     },
   );
   return tools;
