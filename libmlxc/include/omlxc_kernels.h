@@ -83,7 +83,10 @@ void* omlx_x_encode(void* q, void* k, void* v, void* spans, int kv_heads, int be
 int omlx_x_candidates(const float* logits, int rows, int vocab, const float* inv_temperature, int k, float* max_lse, int* ids, float* values);
 /* Sets the number of kernel threads (0: one per usable core; -1: leave it) and returns it. Not while work is running. */
 int omlx_x_threads(int n);
-/* "avx512", "avx2" or "portable": what the CPU has, or what OMLX_CPU_TIER asks for. NULL if that is not to be had. */
+/* How activations meet quantized weights from now on, in this process: 0 as float32, 1 rounded to 16 bits and summed as
+ * integers (so until this is called), 2 rounded to 8 bits. Not while work is running. -1 for another number. */
+int omlx_x_arithmetic(int arithmetic);
+/* "avx512vnni", "avx512", "avx2vnni", "avx2", "neon" or "portable": what the CPU has, or what OMLX_CPU_TIER asks for. NULL if that is not to be had. */
 const char* omlx_x_tier(void);
 
 #ifdef __cplusplus

@@ -5,6 +5,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 
@@ -35,11 +36,56 @@ struct Vector {
 /// Throws std::invalid_argument unless the kernels can read this weight.
 void validate(const Weight& w);
 
+/// How activations meet quantized weights. Dense weights always meet float32 activations.
+enum class Arithmetic {
+  exact,  // as float32
+  int16,  // rounded to 16 bits, with one scale per row and group of the weight; integer sums
+  int8,   // the same with 8 bits
+};
+
+/// The arithmetic of linear() from now on, in this process; int16 until this is called.
+void set_arithmetic(Arithmetic arithmetic);
+Arithmetic arithmetic();
+
 enum class Form { automatic, matvec, gemm };
 
-/// out (M, N) = x (M, K) · wᵀ + bias. The forms give bit-identical results; `form` is for tests.
+/// Activations (M, K) for linear layers that share their input. Borrows x; what the format of a weight
+/// needs of it is made on first use and kept until reset(). Memory is kept for the next reset().
+class Activations {
+ public:
+  Activations();
+  ~Activations();
+  Activations(const Activations&) = delete;
+  Activations& operator=(const Activations&) = delete;
+
+  void reset(const float* x, int M, int K);
+
+  /// The parts that kernels use.
+  struct Parts;
+  Parts& parts() { return *parts_; }
+
+ private:
+  std::unique_ptr<Parts> parts_;
+};
+
+/// One result of linear(): out (M, N) = (x · wᵀ + bias) + residual. residual null = none; it may be out.
+struct Projection {
+  Weight w;
+  Vector bias;
+  const float* residual = nullptr;
+  float* out = nullptr;
+};
+
+/// Computes all projections of x, dividing their columns among the threads at once. The forms give
+/// bit-identical results, and so does each projection alone; `form` is for tests.
+void linear(Activations& x, std::span<const Projection> projections, Form form = Form::automatic);
+
+/// out (M, N) = x (M, K) · wᵀ + bias.
 void linear(const float* x, int M, const Weight& w, Vector bias, float* out,
             Form form = Form::automatic);
+
+/// out (M, N) = silu(x · gateᵀ) * (x · upᵀ), as swiglu() of the two linear layers.
+void linear_swiglu(Activations& x, const Weight& gate, const Weight& up, float* out);
 
 /// out (T, K) = rows ids[t] of w, as float32. Throws std::out_of_range for an id outside [0, N).
 void embedding(const int* ids, int T, const Weight& w, float* out);
@@ -169,7 +215,11 @@ void attention(const float* q, const float* k, const float* v, int T, int heads,
 int candidates(const float* logits, int rows, int vocab, const float* inv_temperature, int k,
                float* max_lse, int* ids, float* values);
 
-/// "avx512", "avx2" or "portable": the best the CPU has, or what OMLX_CPU_TIER names.
+/// The names of the tiers of this build, the best first: "avx512vnni", "avx512", "avx2vnni", "avx2",
+/// "neon-i8mm", "neon", "portable".
+std::span<const char* const> tiers();
+
+/// The tier in use: the best the CPU has, or what OMLX_CPU_TIER names.
 /// Throws std::runtime_error if that names no tier of this build or of this CPU.
 std::string tier();
 

@@ -1,51 +1,189 @@
 // Linear layers and embeddings: choice of form and division among threads.
 #include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <deque>
 #include <stdexcept>
+#include <vector>
 
 #include "scratch.h"
 #include "threads.h"
 #include "tier.h"
 
 namespace omlx::kernels {
+
+/// Activations as integers, for weights of one format.
+struct Integers {
+  Arithmetic arithmetic;
+  const Tier* tier;  // its kernels know the order of the bytes
+  int group;
+  bool paired;
+  bool ready = false;
+  Scratch memory;
+  int8_t* steps;
+  size_t stride;
+  float *d, *sums;
+};
+
+struct Activations::Parts {
+  const float* x = nullptr;
+  int M = 0, K = 0;
+  std::deque<Integers> integers;  // a few formats at most; entries are reused
+};
+
 namespace {
 
 constexpr size_t L2_FLOATS = 96 * 1024;  // of x kept in L2 by one GEMM item: 384 KiB
 constexpr int PANEL_ROWS = 16;
 
-void matvec_form(const Tier& tier, const LinearJob& job) {
-  const int N = job.w->rows;
-  // Chunks of about 16k weights: small enough to balance, large enough to claim.
-  int chunk = std::max(1, 16384 / std::max(1, job.w->cols));
-  chunk = (chunk + tier.tile_n - 1) / tier.tile_n * tier.tile_n;
-  for (int m = 0; m < job.M; m += MATVEC_ROWS) {
-    LinearJob part = job;
-    part.x += size_t(m) * job.w->cols;
-    part.out += size_t(m) * N;
-    part.M = std::min(MATVEC_ROWS, job.M - m);
-    parallel(size_t((N + chunk - 1) / chunk), [&](int, size_t i) {
-      const int n0 = int(i) * chunk;
-      tier.matvec(part, n0, std::min(N, n0 + chunk));
-    });
+std::atomic<Arithmetic> current_arithmetic{Arithmetic::int16};
+
+/// Whether the integer kernels take this weight.
+bool integer(const Weight& w, Arithmetic arithmetic) {
+  return arithmetic != Arithmetic::exact && w.bits > 0 && (w.group == 32 || w.group == 64 || w.group == 128);
+}
+
+const Planes& planes_of(const Tier& tier, Arithmetic arithmetic) {
+  return arithmetic == Arithmetic::int8 ? tier.int8 : tier.int16;
+}
+
+/// The integers of x for this weight, made now if no weight before had its format.
+const Integers& integers(Activations::Parts& x, const Tier& tier, const Weight& w, Arithmetic arithmetic) {
+  const bool paired = w.bits == 4;
+  Integers* found = nullptr;
+  for (Integers& entry : x.integers) {
+    if (entry.arithmetic == arithmetic && entry.tier == &tier && entry.group == w.group && entry.paired == paired)
+      found = &entry;
+  }
+  if (!found) {
+    found = &x.integers.emplace_back();
+    found->arithmetic = arithmetic;
+    found->tier = &tier;
+    found->group = w.group;
+    found->paired = paired;
+  }
+  if (found->ready) return *found;
+  const Planes& planes = planes_of(tier, arithmetic);
+  const size_t rows = size_t(x.M), K = size_t(x.K), groups = K / size_t(w.group);
+  // Rows are 64 bytes more than needed apart, so that a power of two does not put them all in one set of the cache.
+  const size_t stride = (planes.row_bytes(x.K) + 63) / 64 * 64 + 64;
+  float* memory = found->memory.reserve(rows * (stride / sizeof(float) + 2 * groups));
+  found->steps = reinterpret_cast<int8_t*>(memory);
+  found->stride = stride;
+  found->d = memory + rows * stride / sizeof(float);
+  found->sums = found->d + rows * groups;
+  const auto row = [&](size_t m) {
+    planes.quantize(x.x + m * K, x.K, w.group, paired, found->steps + m * stride, found->d + m * groups,
+                    found->sums + m * groups);
+  };
+  constexpr size_t WORTH = 8192;  // elements of one work item
+  const size_t each = std::max<size_t>(1, WORTH / K);
+  parallel((rows + each - 1) / each, [&](int, size_t i) {
+    for (size_t m = i * each; m < std::min(rows, (i + 1) * each); m++) row(m);
+  });
+  found->ready = true;
+  return *found;
+}
+
+/// One projection, cut into items that one thread computes.
+struct Work {
+  const Projection* projection = nullptr;
+  const Integers* integers = nullptr;  // null: float32 arithmetic
+  bool matvec = false;
+  int rows = 0, columns = 0;  // of x and of the weight in one item
+  int column_items = 0;
+  size_t items = 0;
+  size_t scratch = 0;  // bytes per thread
+
+  void cut(int M, int N) {
+    column_items = (N + columns - 1) / columns;
+    items = size_t((M + rows - 1) / rows) * size_t(column_items);
+  }
+};
+
+/// Divides M rows into equal blocks of at most `fit` rows.
+int balanced(int M, int fit) {
+  const int blocks = (M + fit - 1) / fit;
+  return (M + blocks - 1) / blocks;
+}
+
+Work plan(Activations::Parts& x, const Projection& projection, const Tier& tier, Form form, Arithmetic arithmetic) {
+  const Weight& w = projection.w;
+  const int M = x.M, N = w.rows, K = w.cols;
+  Work work;
+  work.projection = &projection;
+  // Matvec items have about 16k weights: small enough to balance, large enough to claim.
+  const int columns = std::max(1, 16384 / std::max(1, K));
+  const auto round_up = [](int n, int unit) { return (n + unit - 1) / unit * unit; };
+  if (integer(w, arithmetic)) {
+    work.integers = &integers(x, tier, w, arithmetic);
+    work.matvec = form == Form::matvec || (form == Form::automatic && M <= INTEGER_ROWS);
+    work.rows = work.matvec ? INTEGER_ROWS
+                            : balanced(M, int(std::clamp<size_t>(L2_FLOATS * 4 / work.integers->stride, 24, 480)));
+    work.columns = work.matvec ? round_up(columns, 16) : INTEGER_COLUMNS;
+    work.scratch = integer_scratch(w);
+  } else {
+    work.matvec = form == Form::matvec || (form == Form::automatic && M <= MATVEC_ROWS);
+    work.rows = work.matvec ? MATVEC_ROWS
+                            : balanced(M, int(std::clamp<size_t>(L2_FLOATS / size_t(std::max(1, K)), 24, 240)) / 6 * 6);
+    work.columns = work.matvec ? round_up(columns, tier.tile_n) : PANEL_ROWS;
+    work.scratch = (PANEL_ROWS + 8) * panel_stride(K) * sizeof(float);
+  }
+  work.cut(M, N);
+  return work;
+}
+
+void compute(const Activations::Parts& x, const Work& work, const Tier& tier, Arithmetic arithmetic, size_t item,
+             uint8_t* scratch) {
+  const Projection& p = *work.projection;
+  const int N = p.w.rows;
+  const int m0 = int(item / size_t(work.column_items)) * work.rows, m1 = std::min(x.M, m0 + work.rows);
+  const int n0 = int(item % size_t(work.column_items)) * work.columns, n1 = std::min(N, n0 + work.columns);
+  // A matvec sees only its own rows; a GEMM is told which.
+  const size_t first = work.matvec ? size_t(m0) : 0;
+  const int count = work.matvec ? m1 - m0 : x.M;
+  const float* residual = p.residual ? p.residual + first * size_t(N) : nullptr;
+  float* out = p.out + first * size_t(N);
+  if (const Integers* q = work.integers) {
+    const size_t groups = size_t(x.K) / size_t(p.w.group);
+    const IntegerJob job{q->steps + first * q->stride, q->stride, q->d + first * groups, q->sums + first * groups, count,
+                         &p.w, p.bias, residual, out};
+    const Planes& planes = planes_of(tier, arithmetic);
+    if (work.matvec) planes.matvec(job, n0, n1, scratch);
+    else planes.gemm(job, m0, m1, n0, n1, scratch);
+  } else {
+    const LinearJob job{x.x + first * size_t(x.K), count, &p.w, p.bias, residual, out};
+    if (work.matvec) tier.matvec(job, n0, n1);
+    else tier.gemm(job, m0, m1, n0, n1, reinterpret_cast<float*>(scratch));
   }
 }
 
-void gemm_form(const Tier& tier, const LinearJob& job) {
-  static thread_local Scratch scratch;
-  const int N = job.w->rows, K = job.w->cols;
-  const size_t panel_floats = (PANEL_ROWS + 8) * panel_stride(K);
-  float* const panels = scratch.reserve(panel_floats * num_threads());
-  const int rows_fit = int(std::clamp<size_t>(L2_FLOATS / std::max(1, K), 24, 240)) / 6 * 6;
-  const int blocks = (job.M + rows_fit - 1) / rows_fit;
-  const int rows = (job.M + blocks - 1) / blocks;
-  const int columns = (N + PANEL_ROWS - 1) / PANEL_ROWS;
-  parallel(size_t(blocks) * columns, [&](int thread, size_t i) {
-    const int m0 = int(i / columns) * rows, n0 = int(i % columns) * PANEL_ROWS;
-    const int m1 = std::min(job.M, m0 + rows), n1 = std::min(N, n0 + PANEL_ROWS);
-    if (m0 < m1) tier.gemm(job, m0, m1, n0, n1, panels + panel_floats * thread);
-  });
-}
+/// The calling thread's scratch for all threads of a parallel region, `bytes` each.
+struct ThreadScratch {
+  explicit ThreadScratch(size_t bytes) : each((bytes + 63) / 64 * 64) {
+    static thread_local Scratch scratch;
+    base = reinterpret_cast<uint8_t*>(scratch.reserve(each / sizeof(float) * size_t(num_threads())));
+  }
+  uint8_t* operator()(int thread) const { return base + each * size_t(thread); }
+
+  size_t each;
+  uint8_t* base;
+};
 
 }  // namespace
+
+void set_arithmetic(Arithmetic arithmetic) { current_arithmetic.store(arithmetic); }
+Arithmetic arithmetic() { return current_arithmetic.load(); }
+
+Activations::Activations() : parts_(std::make_unique<Parts>()) {}
+Activations::~Activations() = default;
+
+void Activations::reset(const float* x, int M, int K) {
+  parts_->x = x;
+  parts_->M = M;
+  parts_->K = K;
+  for (Integers& entry : parts_->integers) entry.ready = false;
+}
 
 void validate(const Weight& w) {
   const auto fail = [](const std::string& text) { throw std::invalid_argument(text); };
@@ -60,12 +198,42 @@ void validate(const Weight& w) {
          std::to_string(w.group) + ")");
 }
 
-void linear(const float* x, int M, const Weight& w, Vector bias, float* out, Form form) {
+void linear(Activations& activations, std::span<const Projection> projections, Form form) {
   const Tier& tier = active_tier();
-  const LinearJob job{x, M, &w, bias, out};
-  if (M <= 0) return;
-  if (form == Form::matvec || (form == Form::automatic && M <= MATVEC_ROWS)) matvec_form(tier, job);
-  else gemm_form(tier, job);
+  const Arithmetic arithmetic = omlx::kernels::arithmetic();
+  Activations::Parts& x = activations.parts();
+  if (x.M <= 0) return;
+  static thread_local std::vector<Work> works;
+  works.clear();
+  size_t items = 0, scratch = 0;
+  for (const Projection& p : projections) {
+    works.push_back(plan(x, p, tier, form, arithmetic));
+    items += works.back().items;
+    scratch = std::max(scratch, works.back().scratch);
+  }
+  const ThreadScratch memory(scratch);
+  const std::vector<Work>& all = works;  // the caller's, also in other threads
+  parallel(items, [&](int thread, size_t i) {
+    const Work* work = all.data();
+    for (; i >= work->items; work++) i -= work->items;
+    compute(x, *work, tier, arithmetic, i, memory(thread));
+  });
+}
+
+void linear(const float* x, int M, const Weight& w, Vector bias, float* out, Form form) {
+  static thread_local Activations activations;
+  activations.reset(x, M, w.cols);
+  const Projection projection{w, bias, nullptr, out};
+  linear(activations, {&projection, 1}, form);
+}
+
+void linear_swiglu(Activations& activations, const Weight& gate, const Weight& up, float* out) {
+  static thread_local Scratch scratch;
+  const size_t size = size_t(std::max(0, activations.parts().M)) * size_t(gate.rows);
+  float* const other = scratch.reserve(size);
+  const Projection projections[] = {{gate, {}, nullptr, out}, {up, {}, nullptr, other}};
+  linear(activations, projections);
+  swiglu(out, other, size, out);
 }
 
 void embedding(const int* ids, int T, const Weight& w, float* out) {

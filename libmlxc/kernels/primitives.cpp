@@ -513,6 +513,15 @@ int omlx_x_threads(int n) {
   return -1;
 }
 
+int omlx_x_arithmetic(int arithmetic) {
+  if (arithmetic < 0 || arithmetic > static_cast<int>(k::Arithmetic::int8)) {
+    omlx::set_error("arithmetic: must be 0, 1 or 2");
+    return -1;
+  }
+  k::set_arithmetic(static_cast<k::Arithmetic>(arithmetic));
+  return 0;
+}
+
 const char* omlx_x_tier(void) {
   try {
     static const std::string name = k::tier();

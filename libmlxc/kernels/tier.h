@@ -9,7 +9,31 @@ struct LinearJob {
   int M;
   const Weight* w;
   Vector bias;
+  const float* residual;
   float* out;
+};
+
+/// A quantized linear layer on activations that are integers times a scale per row and group.
+struct IntegerJob {
+  const int8_t* steps;  // M rows, each `stride` bytes: see generic/integer.inc
+  size_t stride;
+  const float* d;     // (M, groups): the scales
+  const float* sums;  // (M, groups): d * sum of the integers of the group
+  int M;
+  const Weight* w;
+  Vector bias;
+  const float* residual;
+  float* out;
+};
+
+/// The kernels of one integer width of activations. paired: the order of k that weights of 4 bits need.
+struct Planes {
+  size_t (*row_bytes)(int K);
+  void (*quantize)(const float* x, int K, int group, bool paired, int8_t* steps, float* d, float* sums);
+  /// out rows of all M, columns [n0, n1), n0 a multiple of 16; M <= INTEGER_ROWS. scratch: 16 * K bytes.
+  void (*matvec)(const IntegerJob&, int n0, int n1, uint8_t* scratch);
+  /// Same for rows [m0, m1); scratch: integer_scratch(w) bytes.
+  void (*gemm)(const IntegerJob&, int m0, int m1, int n0, int n1, uint8_t* scratch);
 };
 
 /// Query vectors that share one key/value head of one sequence, and where their keys are.
@@ -74,6 +98,7 @@ struct Tier {
   void (*matvec)(const LinearJob&, int n0, int n1);
   /// Same for rows [m0, m1); panel: panel_floats(n1 - n0, K) floats of scratch.
   void (*gemm)(const LinearJob&, int m0, int m1, int n0, int n1, float* panel);
+  Planes int16, int8;
   /// One row of w as float32.
   void (*dequantize)(const Weight&, int row, float* out);
   void (*rms_norm)(const float* x, int E, Vector w, float eps, float* out);
@@ -106,6 +131,14 @@ struct Tier {
 };
 
 constexpr int MATVEC_ROWS = 4;
+constexpr int INTEGER_ROWS = 8;
+constexpr int INTEGER_COLUMNS = 32;  // that one GEMM item handles
+
+/// Bytes of scratch for the integer GEMM: copied rows, and panels with scales and biases.
+inline size_t integer_scratch(const Weight& w) {
+  const size_t groups = (size_t(w.cols) / size_t(w.group) + 3) / 4 * 4;
+  return 16 * size_t(w.cols) + INTEGER_COLUMNS / 16 * (16 * size_t(w.cols) + 128 * groups);
+}
 
 /// Row stride of a dequantized panel: a multiple of 16, off the powers of two that alias in L1.
 inline size_t panel_stride(int K) { return (size_t(K) + 15) / 16 * 16 + 16; }

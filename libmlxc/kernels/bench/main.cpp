@@ -1,13 +1,14 @@
 // Speed of the kernels on the shapes of SmolLM2-135M (4-bit layers, 8-bit head, groups of 32), random weights:
 // each kind of kernel alone, then whole steps as tokens per second. Medians; weights are read from memory, not cache.
 // With 1 thread the times are CPU times.
-//   omlx_kernels_bench [threads]
+//   omlx_kernels_bench [threads [linear|dense|small|steps]]
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
 #include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "../kernels.h"
@@ -68,12 +69,13 @@ struct Layer {
   Matrix q{E, E, 4}, k{KV_HEADS * D, E, 4}, v{KV_HEADS * D, E, 4}, o{E, E, 4}, gate{FFN, E, 4}, up{FFN, E, 4}, down{E, FFN, 4};
 };
 
-void report_linear(const char* name, const std::vector<const Matrix*>& copies, int M) {
+template <class Any>
+void report_linear(const char* name, const std::vector<const Any*>& copies, int M) {
   const Weight& w = copies[0]->w;
   const auto x = floats(size_t(M) * w.cols);
   std::vector<float> out(size_t(M) * w.rows);
-  const double seconds = median(M > 8 ? 7 : 25, [&] {
-                           for (const Matrix* m : copies) linear(x.data(), M, m->w, {}, out.data());
+  const double seconds = median(M > 8 ? 5 : 25, [&] {
+                           for (const Any* m : copies) linear(x.data(), M, m->w, {}, out.data());
                          }) / double(copies.size());
   std::printf("  %-22s M %3d  %9.1f us  %6.1f GB/s  %7.1f GFLOP/s\n", name, M, seconds * 1e6, copies[0]->bytes() / seconds * 1e-9,
               2.0 * M * w.rows * w.cols / seconds * 1e-9);
@@ -169,37 +171,70 @@ void report_step(Model& model, const char* name, int T, int offset, bool batch) 
 
 }  // namespace
 
+struct Dense {
+  Weight w;
+  std::vector<uint32_t> data;
+
+  Dense(int rows, int cols, DType dtype) : data(size_t(rows) * cols * size_of(dtype) / 4) {
+    for (auto& x : data) x = dtype == DType::f32 ? 0x3c000000 | noise() >> 9 : 0x3c003c00 | (noise() & 0x7f007f);
+    w = {data.data(), nullptr, nullptr, dtype, 0, 0, rows, cols};
+  }
+  double bytes() const { return double(data.size()) * 4; }
+};
+
 int main(int argc, char** argv) {
+  setvbuf(stdout, nullptr, _IOLBF, 0);
   if (argc > 1) set_num_threads(std::atoi(argv[1]));
+  const std::string only = argc > 2 ? argv[2] : "";
+  const auto wanted = [&](const char* part) { return only.empty() || only == part; };
+  if (const char* name = std::getenv("OMLX_KERNELS"))
+    set_arithmetic(std::string(name) == "exact" ? Arithmetic::exact : std::string(name) == "int8" ? Arithmetic::int8 : Arithmetic::int16);
   std::printf("tier %s, %d threads\n", tier().c_str(), num_threads());
   Model model;
-  std::vector<const Matrix*> q, gate, down;
-  for (const auto& l : model.layers) {
-    q.push_back(&l->q);
-    gate.push_back(&l->gate);
-    gate.push_back(&l->up);
-    down.push_back(&l->down);
+  if (wanted("linear")) {
+    std::vector<const Matrix*> q, gate, down;
+    for (const auto& l : model.layers) {
+      q.push_back(&l->q);
+      gate.push_back(&l->gate);
+      gate.push_back(&l->up);
+      down.push_back(&l->down);
+    }
+    std::printf("linear, weights from memory\n");
+    for (int M : {1, 2, 4, 8, 16, 128, 512}) {
+      report_linear("q, o      576 x  576", q, M);
+      report_linear("gate, up 1536 x  576", gate, M);
+      report_linear("down      576 x 1536", down, M);
+      if (M <= 8) report_linear("head    49152 x  576", std::vector<const Matrix*>{&model.head}, M);
+    }
   }
-  std::printf("linear, weights from memory\n");
-  for (int M : {1, 2, 4, 8, 128, 512}) {
-    report_linear("q, o      576 x  576", q, M);
-    report_linear("gate, up 1536 x  576", gate, M);
-    report_linear("down      576 x 1536", down, M);
-    if (M <= 8) report_linear("head    49152 x  576", {&model.head}, M);
+  if (wanted("dense")) {
+    std::printf("dense, weights from memory\n");
+    for (DType dtype : {DType::f32, DType::bf16, DType::f16}) {
+      std::vector<std::unique_ptr<Dense>> copies;
+      std::vector<const Dense*> all;
+      for (int i = 0; i < 24; i++) copies.push_back(std::make_unique<Dense>(1536, 576, dtype));
+      for (const auto& c : copies) all.push_back(c.get());
+      for (int M : {1, 4, 16, 128, 512})
+        report_linear(dtype == DType::f32 ? "f32      1536 x  576" : dtype == DType::bf16 ? "bf16     1536 x  576" : "f16      1536 x  576", all, M);
+    }
   }
-  std::printf("small kernels\n");
-  const auto logits = floats(VOCAB);
-  std::vector<float> values(256), stats(3);
-  std::vector<int> ids(256);
-  const float one = 0.8f;
-  const double s = median(51, [&] { candidates(logits.data(), 1, VOCAB, &one, 256, stats.data(), ids.data(), values.data()); });
-  std::printf("  top 256 of %d        %9.1f us\n", VOCAB, s * 1e6);
-  std::printf("whole steps\n");
-  report_step(model, "decode at 200", 1, 200, false);
-  report_step(model, "decode at 4000", 1, 4000, false);
-  report_step(model, "4 sequences at 200", 4, 200, true);
-  report_step(model, "8 sequences at 200", 8, 200, true);
-  report_step(model, "prefill 128", 128, 0, false);
-  report_step(model, "prefill 512", 512, 0, false);
-  report_step(model, "prefill 512 at 4000", 512, 4000, false);
+  if (wanted("small")) {
+    std::printf("small kernels\n");
+    const auto logits = floats(VOCAB);
+    std::vector<float> values(256), stats(3);
+    std::vector<int> ids(256);
+    const float one = 0.8f;
+    const double s = median(51, [&] { candidates(logits.data(), 1, VOCAB, &one, 256, stats.data(), ids.data(), values.data()); });
+    std::printf("  top 256 of %d        %9.1f us\n", VOCAB, s * 1e6);
+  }
+  if (wanted("steps")) {
+    std::printf("whole steps\n");
+    report_step(model, "decode at 200", 1, 200, false);
+    report_step(model, "decode at 4000", 1, 4000, false);
+    report_step(model, "4 sequences at 200", 4, 200, true);
+    report_step(model, "8 sequences at 200", 8, 200, true);
+    report_step(model, "prefill 128", 128, 0, false);
+    report_step(model, "prefill 512", 512, 0, false);
+    report_step(model, "prefill 512 at 4000", 512, 4000, false);
+  }
 }

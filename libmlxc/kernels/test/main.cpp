@@ -74,7 +74,7 @@ void close(const std::vector<float>& got, const std::vector<double>& want, doubl
 
 void each_tier(const std::function<void(const std::string&)>& f) {
   const std::string before = omlx::kernels::tier();
-  for (const char* name : {"avx512", "avx2", "portable"})
+  for (const char* name : omlx::kernels::tiers())
     if (omlx::kernels::set_tier(name)) f(name);
   omlx::kernels::set_tier(before);
 }

@@ -3,8 +3,11 @@ import type { ErrorData } from "./errors.ts";
 import type { ModelKind } from "./model.ts";
 import type { TokenEvent, TokenRequest } from "./tokens.ts";
 
-/** Which arithmetic the engine uses: own CPU kernels, or stock MLX operations of any device. */
-export type KernelMode = "native" | "stock";
+/**
+ * Which arithmetic the engine uses. Own CPU kernels: native (quantized weights meet activations of 16 bits, summed as
+ * integers), exact (float32 activations), int8 (activations of 8 bits); or stock MLX operations of any device.
+ */
+export type KernelMode = "native" | "exact" | "int8" | "stock";
 
 /** What a grammar needs to know of the tokenizer, whatever its kind. */
 export interface GrammarVocabulary {

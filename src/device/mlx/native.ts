@@ -337,7 +337,16 @@ export function threads(): number {
   return kernels().omlx_x_threads(-1);
 }
 
-/** Instruction set in use: "avx512", "avx2" or "portable". */
+/** How activations meet quantized weights: as float32, or rounded to 16 or 8 bits and summed as integers. */
+export type Arithmetic = "exact" | "int16" | "int8";
+
+/** Sets the arithmetic of the kernels in this process. Not while work is running. */
+export function setArithmetic(arithmetic: Arithmetic): void {
+  const code = { exact: 0, int16: 1, int8: 2 }[arithmetic];
+  if (kernels().omlx_x_arithmetic(code) < 0) throw nativeError("native");
+}
+
+/** Instruction set in use, as "avx512vnni" or "portable". */
 export function tier(): string {
   const name = kernels().omlx_x_tier();
   if (name === null) throw nativeError("native");

@@ -206,7 +206,7 @@ export interface CoreSymbols {
 }
 
 /** Digest of these declarations; the library carries its own. */
-export const KERNEL_SIGNATURES = "d0cde4a0025fbe5e";
+export const KERNEL_SIGNATURES = "b4e0116afbb5187b";
 
 export const KERNEL_SYMBOLS = {
   omlx_x_linear: { args: ["ptr", "ptr", "ptr", "ptr", "ptr", "i32", "i32"], returns: "ptr" },
@@ -228,6 +228,7 @@ export const KERNEL_SYMBOLS = {
   omlx_x_encode: { args: ["ptr", "ptr", "ptr", "ptr", "i32", "i32", "i32", "f32"], returns: "ptr" },
   omlx_x_candidates: { args: ["ptr", "i32", "i32", "ptr", "i32", "ptr", "ptr", "ptr"], returns: "i32" },
   omlx_x_threads: { args: ["i32"], returns: "i32" },
+  omlx_x_arithmetic: { args: ["i32"], returns: "i32" },
   omlx_x_tier: { args: [], returns: "ptr" },
 } as const satisfies Record<string, FFIFunction>;
 
@@ -251,5 +252,6 @@ export interface KernelSymbols {
   omlx_x_encode(q: PointerArg, k: PointerArg, v: PointerArg, spans: PointerArg, kvHeads: number, before: number, after: number, scale: number): Handle;
   omlx_x_candidates(logits: PointerArg, rows: number, vocab: number, invTemperature: PointerArg, k: number, maxLse: PointerArg, ids: PointerArg, values: PointerArg): number;
   omlx_x_threads(n: number): number;
+  omlx_x_arithmetic(arithmetic: number): number;
   omlx_x_tier(): Handle;
 }

@@ -1,5 +1,5 @@
 import { freemem } from "node:os";
-import { type LoadedInfo, type LoadOptions, OmlxError } from "#core/contract";
+import { type KernelMode, type LoadedInfo, type LoadOptions, OmlxError } from "#core/contract";
 import { type CacheShape, ContiguousCache, type KvCache, PagedCache } from "#device/cache";
 import * as mx from "#device/mlx";
 import { nativeEncoderKernels, nativeKernels, stockEncoderKernels, stockKernels } from "#device/nn";
@@ -30,15 +30,14 @@ export async function loadModel(
 ): Promise<LoadedModel> {
   onStage("device");
   const onCpu = startDevice() === "cpu";
-  const useNative = options.kernels === "native" && onCpu && mx.native.available();
-  if (useNative) mx.native.setThreads(options.threads);
+  const native = onCpu ? startKernels(options) : null;
 
   onStage("config");
   const checkpoint = await openCheckpoint(options.modelPath);
 
   onStage("weights");
   const dtype = onCpu ? "float32" : checkpoint.dtype;
-  const kernels = useNative ? nativeKernels() : stockKernels(dtype);
+  const kernels = native ? nativeKernels() : stockKernels(dtype);
   const model = checkpoint.build(kernels);
 
   onStage("cache");
@@ -52,11 +51,11 @@ export async function loadModel(
     headDim: model.headDim,
     blockTokens: BLOCK_TOKENS,
   };
-  const bytesPerToken = useNative
+  const bytesPerToken = native
     ? PagedCache.bytesPerToken(shape)
     : ContiguousCache.bytesPerToken(shape, dtype);
   const numBlocks = countBlocks(options, contextWindow, bytesPerToken);
-  const cache = useNative ? new PagedCache(shape, numBlocks) : new ContiguousCache(shape, dtype);
+  const cache = native ? new PagedCache(shape, numBlocks) : new ContiguousCache(shape, dtype);
   return {
     model,
     cache,
@@ -64,8 +63,8 @@ export async function loadModel(
     info: {
       contextWindow,
       vocabSize: model.vocabSize,
-      kernels: kernels.mode,
-      device: useNative ? `${mx.deviceName()} (${mx.native.tier()})` : mx.deviceName(),
+      kernels: native ?? "stock",
+      device: native ? `${mx.deviceName()} (${mx.native.tier()})` : mx.deviceName(),
       weightBytes: checkpoint.weightBytes,
       cacheBytes: numBlocks * BLOCK_TOKENS * bytesPerToken,
       blockTokens: BLOCK_TOKENS,
@@ -92,15 +91,14 @@ export async function loadEncoder(
 ): Promise<LoadedEncoder> {
   onStage("device");
   const onCpu = startDevice() === "cpu";
-  const useNative = options.kernels === "native" && onCpu && mx.native.available();
-  if (useNative) mx.native.setThreads(options.threads);
+  const native = onCpu ? startKernels(options) : null;
 
   onStage("config");
   const checkpoint = await openEncoder(options.modelPath, purpose);
 
   onStage("weights");
-  const kernels = useNative ? nativeKernels() : stockKernels(onCpu ? "float32" : checkpoint.dtype);
-  const encoder = checkpoint.build(kernels, useNative ? nativeEncoderKernels : stockEncoderKernels);
+  const kernels = native ? nativeKernels() : stockKernels(onCpu ? "float32" : checkpoint.dtype);
+  const encoder = checkpoint.build(kernels, native ? nativeEncoderKernels : stockEncoderKernels);
   return {
     encoder,
     info: {
@@ -109,8 +107,8 @@ export async function loadEncoder(
           ? Math.min(options.contextWindow, checkpoint.contextWindow)
           : checkpoint.contextWindow,
       vocabSize: encoder.vocabSize,
-      kernels: kernels.mode,
-      device: useNative ? `${mx.deviceName()} (${mx.native.tier()})` : mx.deviceName(),
+      kernels: native ?? "stock",
+      device: native ? `${mx.deviceName()} (${mx.native.tier()})` : mx.deviceName(),
       weightBytes: checkpoint.weightBytes,
       cacheBytes: 0,
       blockTokens: BLOCK_TOKENS,
@@ -118,6 +116,14 @@ export async function loadEncoder(
       rowWidth: encoder.width,
     },
   };
+}
+
+/** Sets up the CPU kernels as asked for; null where stock MLX computes. */
+function startKernels({ kernels, threads }: LoadOptions): Exclude<KernelMode, "stock"> | null {
+  if (kernels === "stock" || !mx.native.available()) return null;
+  mx.native.setThreads(threads);
+  mx.native.setArithmetic(kernels === "native" ? "int16" : kernels);
+  return kernels;
 }
 
 /** A GPU where MLX has one, else the CPU. */

@@ -314,7 +314,7 @@ export class EngineLoop {
       model,
       cache,
       scheduler,
-      isNative: info.kernels === "native",
+      isNative: info.kernels !== "stock",
       onPlan: (numRequests) => {
         this.#heartbeat?.beat();
         this.#heartbeat?.setBatch(numRequests);

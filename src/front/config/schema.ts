@@ -220,9 +220,9 @@ export const SETTINGS = {
     env: "OMLX_KERNELS",
     file: "engine.kernels",
     default: "native",
-    schema: oneOf(["native", "stock"]),
-    value: "native|stock",
-    doc: "Arithmetic: own CPU kernels, or stock MLX operations.",
+    schema: oneOf(["native", "exact", "int8", "stock"]),
+    value: "native|exact|int8|stock",
+    doc: "Arithmetic: own CPU kernels with activations of 16 bits (native), in float32 (exact) or of 8 bits (int8), or stock MLX operations.",
   }),
   threads: setting({
     flag: "--threads",

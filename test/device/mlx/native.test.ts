@@ -18,7 +18,7 @@ describe("CPU kernels", () => {
   test("are part of the library", () => {
     mx.init({ device: "cpu" });
     expect(mx.native.available()).toBe(true);
-    expect(["avx512", "avx2", "neon", "portable"]).toContain(mx.native.tier());
+    expect(mx.native.tier()).toMatch(/^(avx512vnni|avx512|avx2vnni|avx2|neon|portable)$/);
     const threads = mx.native.threads();
     expect(threads).toBeGreaterThan(0);
     expect(mx.native.setThreads(1)).toBe(1);
@@ -45,10 +45,17 @@ describe("CPU kernels", () => {
       const { packed, scales, biases } = mx.quantize(f32(numbers(6 * 64, 2), [6, 64]), options);
       const plain = mx.dequantize(packed, scales, biases, options);
       const x = f32(numbers(2 * 64, 1), [2, 64]);
-      expectClose(
-        mx.native.linear(x, packed, scales, biases, null, bits, 32),
-        mx.matmul(x, mx.transpose(plain, [1, 0])),
-      );
+      const product = mx.matmul(x, mx.transpose(plain, [1, 0]));
+      for (const [arithmetic, digits] of [
+        ["int8", 0],
+        ["int16", 2],
+        ["exact", 4],
+      ] as const) {
+        mx.native.setArithmetic(arithmetic);
+        const found = mx.native.linear(x, packed, scales, biases, null, bits, 32);
+        expectClose(found, product, digits);
+      }
+      mx.native.setArithmetic("int16");
       const ids = mx.array([5, 0, 5], [3], "int32");
       expectClose(
         mx.native.embedding(ids, packed, scales, biases, bits, 32),
