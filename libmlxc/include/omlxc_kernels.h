@@ -48,6 +48,19 @@ void* omlx_x_attention(void* q, void* k, void* v, void* table, void* rows, void*
 void* omlx_rows_new(void* q_norm, void* k_norm, float eps, int traditional);
 void omlx_rows_free(void* rows);
 
+/* ---- layers in one operation: each gives the same bits as the operations above, one after another ---- */
+
+/* A linear layer, bound once: the arrays of omlx_x_linear, kept evaluated. Its own handle; graphs keep what they need. */
+void* omlx_layer_new(void* w, void* scales, void* biases, void* bias, int bits, int group_size);
+void omlx_layer_free(void* layer);
+/* Linear layers of one input, after an RMS norm with `norm` (E), or NULL for none. layers holds n handles (1..8), given
+ * as numbers; the handles of n results (..., N) are written over them. 0, or -1 for an error. */
+int omlx_x_project(void* x, void* norm, float eps, double* layers, int n);
+/* residual + (x times the layer's weights, plus its bias). */
+void* omlx_x_project_onto(void* x, void* layer, void* residual);
+/* x + down(silu(gate(n)) * up(n)), n = RMS norm of x with `norm` (E). Gate and up have no bias. */
+void* omlx_x_mlp(void* x, void* norm, float eps, void* gate, void* up, void* down);
+
 /* ---- key/value pool and batches: their own handles, freed by their own functions ---- */
 
 /* Keys and values of all layers, in 16-bit integers with a scale for each row of a head, in num_blocks blocks of

@@ -2,6 +2,8 @@
 //
 // eval_cpu runs on the thread that evaluates and only allocates the output; the work is dispatched to
 // the stream's thread, in evaluation order. MLX keeps inputs and outputs alive until it has run.
+#include <algorithm>
+#include <cstdint>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -20,6 +22,7 @@
 #include "mlx/ops.h"
 #include "mlx/primitives.h"
 #include "omlxc_kernels.h"
+#include "scratch.h"
 #include "threads.h"
 
 namespace mx = mlx::core;
@@ -39,6 +42,20 @@ void copy_strided(const char* from, const mx::Shape& shape, const mx::Strides& s
   }
   for (int i = 0; i < shape[axis]; i++)
     copy_strided(from + i * strides[axis] * static_cast<int64_t>(item), shape, strides, axis + 1, item, to);
+}
+
+/// The data of an input, row-contiguous.
+const void* contiguous(const mx::array& a, mx::cpu::CommandEncoder& encoder) {
+  if (a.flags().row_contiguous) return a.data<char>();
+  mx::array copy(a.shape(), a.dtype(), nullptr, {});
+  copy.set_data(mx::allocator::malloc(copy.nbytes()));
+  encoder.add_temporary(copy);
+  encoder.dispatch([from = a.data<char>(), to = copy.data<char>(), shape = a.shape(),
+                    strides = a.strides(), item = a.itemsize()] {
+    char* end = to;
+    copy_strided(from, shape, strides, 0, item, end);
+  });
+  return copy.data<char>();
 }
 
 /// An operation with one float32 output. `run` gets row-contiguous inputs.
@@ -66,19 +83,37 @@ class Kernel final : public mx::Primitive {
   const char* name() const override { return name_; }
 
  private:
-  static const void* contiguous(const mx::array& a, mx::cpu::CommandEncoder& encoder) {
-    if (a.flags().row_contiguous) return a.data<char>();
-    mx::array copy(a.shape(), a.dtype(), nullptr, {});
-    copy.set_data(mx::allocator::malloc(copy.nbytes()));
-    encoder.add_temporary(copy);
-    encoder.dispatch([from = a.data<char>(), to = copy.data<char>(), shape = a.shape(),
-                      strides = a.strides(), item = a.itemsize()] {
-      char* end = to;
-      copy_strided(from, shape, strides, 0, item, end);
-    });
-    return copy.data<char>();
+  const char* name_;
+  Run run_;
+};
+
+/// The same with several outputs.
+class MultiKernel final : public mx::Primitive {
+ public:
+  using Run = std::function<void(const std::vector<const void*>& in, float* const* out)>;
+
+  MultiKernel(mx::Stream stream, const char* name, Run run)
+      : Primitive(stream), name_(name), run_(std::move(run)) {}
+
+  void eval_cpu(const Arrays& inputs, Arrays& outputs) override {
+    auto& encoder = mx::cpu::get_command_encoder(stream());
+    std::vector<float*> to;
+    for (mx::array& out : outputs) {
+      out.set_data(mx::allocator::malloc(out.nbytes()));
+      to.push_back(out.data<float>());
+    }
+    std::vector<const void*> in;
+    for (const mx::array& a : inputs) in.push_back(contiguous(a, encoder));
+    encoder.dispatch([run = run_, in = std::move(in), to = std::move(to)] { run(in, to.data()); });
   }
 
+  void eval_gpu(const Arrays&, Arrays&) override {
+    throw std::runtime_error(std::string(name_) + " runs on the CPU only; use the stock operations on a GPU");
+  }
+
+  const char* name() const override { return name_; }
+
+ private:
   const char* name_;
   Run run_;
 };
@@ -190,7 +225,53 @@ struct Rows {
   bool traditional;
 };
 
+/// A linear layer whose arrays are evaluated and stay where they are.
+struct Layer {
+  Arrays arrays;
+  k::Weight w;
+  k::Vector bias;
+};
+
+/// x in float32, and its RMS norm's weights as an input of the operation behind it.
+struct NormedInput {
+  Arrays inputs;
+  k::Vector norm;
+  int rows, E;
+
+  NormedInput(void* x_handle, void* norm_handle) : inputs{activations(x_handle, "x")} {
+    const mx::array& x = inputs[0];
+    expect(x.ndim() >= 1 && x.shape(-1) > 0, "x needs a last axis", x);
+    E = x.shape(-1);
+    rows = static_cast<int>(x.size() / static_cast<size_t>(E));
+    if (!norm_handle) return;
+    const mx::array& w = ref(norm_handle, "norm");
+    expect(w.ndim() == 1 && w.shape(0) == E, "norm must be (E)", w);
+    norm.dtype = dtype_of(w, "norm");
+    inputs.push_back(w);
+  }
+
+  /// Of rows [from, from + count), in the evaluating thread's own memory.
+  static const float* apply(const std::vector<const void*>& in, k::Vector norm, int E, float eps, int from, int count) {
+    static thread_local k::Scratch space;
+    const float* x = static_cast<const float*>(in[0]) + size_t(from) * size_t(E);
+    if (in.size() < 2) return x;
+    norm.data = in[1];
+    float* out = space.reserve(size_t(count) * size_t(E));
+    k::rms_norm(x, count, E, norm, eps, out);
+    return out;
+  }
+};
+
+/// Rows of an MLP that are computed at a time: bounds the memory between its layers.
+constexpr int MLP_ROWS = 512;
+
+k::Activations& shared_activations() {
+  static thread_local k::Activations activations;
+  return activations;
+}
+
 // A pool or batch handle is a pointer to a shared_ptr; graphs hold copies of the shared_ptr.
+using LayerHandle = std::shared_ptr<const Layer>;
 using PoolHandle = std::shared_ptr<k::KvPool>;
 using BatchHandle = std::shared_ptr<const Batch>;
 
@@ -364,6 +445,115 @@ void* omlx_x_attention(void* q_handle, void* k_handle, void* v_handle, void* tab
                   k::attention(static_cast<const float*>(in[0]), static_cast<const float*>(in[1]),
                                static_cast<const float*>(in[2]), rows, heads, bound, *pool, layer, batch->spans,
                                batch->blocks, scale, out);
+                });
+  });
+}
+
+void* omlx_layer_new(void* w_handle, void* scales, void* biases, void* bias_handle, int bits, int group_size) {
+  try {
+    auto layer = std::make_shared<Layer>();
+    layer->w = weight(w_handle, scales, biases, bits, group_size, layer->arrays);
+    if (bias_handle) {
+      const mx::array& b = ref(bias_handle, "bias");
+      expect(b.ndim() == 1 && b.shape(0) == layer->w.rows, "bias must be (N)", b);
+      layer->bias.dtype = dtype_of(b, "bias");
+      layer->arrays.push_back(b);
+    }
+    std::vector<const void*> data;
+    for (mx::array& a : layer->arrays) {
+      a = mx::contiguous(a);
+      a.eval();
+      data.push_back(a.data<char>());
+    }
+    const size_t next = point(layer->w, data, 0);
+    if (bias_handle) layer->bias.data = data[next];
+    return new LayerHandle(std::move(layer));
+  } catch (const std::exception& e) {
+    omlx::set_error((std::string("layer_new: ") + e.what()).c_str());
+  }
+  return nullptr;
+}
+
+void omlx_layer_free(void* layer) { delete static_cast<LayerHandle*>(layer); }
+
+int omlx_x_project(void* x_handle, void* norm_handle, float eps, double* layers, int n) {
+  try {
+    if (n < 1 || n > 8) throw std::invalid_argument("needs 1 to 8 layers, got " + std::to_string(n));
+    NormedInput input(x_handle, norm_handle);
+    std::vector<LayerHandle> all;
+    std::vector<mx::Shape> shapes;
+    for (int i = 0; i < n; i++) {
+      all.push_back(*reinterpret_cast<LayerHandle*>(static_cast<uintptr_t>(layers[i])));
+      if (all.back()->w.cols != input.E) throw std::invalid_argument("the last axis of x must be K of every layer");
+      shapes.push_back(input.inputs[0].shape());
+      shapes.back().back() = all.back()->w.rows;
+    }
+    auto kernel = std::make_shared<MultiKernel>(
+        mx::default_stream(mx::default_device()), "omlx_x_project",
+        [all, norm = input.norm, E = input.E, rows = input.rows, eps](const std::vector<const void*>& in, float* const* out) {
+          k::Activations& x = shared_activations();
+          x.reset(NormedInput::apply(in, norm, E, eps, 0, rows), rows, E);
+          std::vector<k::Projection> projections;
+          for (size_t i = 0; i < all.size(); i++) projections.push_back({all[i]->w, all[i]->bias, nullptr, out[i]});
+          k::linear(x, projections);
+        });
+    const Arrays made = mx::array::make_arrays(std::move(shapes), std::vector<mx::Dtype>(size_t(n), mx::float32), kernel,
+                                               std::move(input.inputs));
+    for (int i = 0; i < n; i++)
+      layers[i] = static_cast<double>(reinterpret_cast<uintptr_t>(omlx::give(new mx::array(made[size_t(i)]))));
+    return 0;
+  } catch (const std::exception& e) {
+    omlx::set_error((std::string("project: ") + e.what()).c_str());
+  }
+  return -1;
+}
+
+void* omlx_x_project_onto(void* x_handle, void* layer_handle, void* residual_handle) {
+  return guarded("project_onto", [&] {
+    if (!layer_handle) throw std::invalid_argument("layer is null");
+    const mx::array x = activations(x_handle, "x");
+    const mx::array residual = activations(residual_handle, "residual");
+    const LayerHandle layer = *static_cast<LayerHandle*>(layer_handle);
+    expect(x.ndim() >= 1 && x.shape(-1) == layer->w.cols, "the last axis of x must be K", x);
+    mx::Shape shape = x.shape();
+    shape.back() = layer->w.rows;
+    expect(residual.shape() == shape, "residual must have the shape of the result", residual);
+    const int rows = static_cast<int>(x.size() / static_cast<size_t>(layer->w.cols));
+    return make(std::move(shape), "omlx_x_project_onto", {x, residual},
+                [layer, rows](const std::vector<const void*>& in, float* out) {
+                  k::Activations& a = shared_activations();
+                  a.reset(static_cast<const float*>(in[0]), rows, layer->w.cols);
+                  const k::Projection p{layer->w, layer->bias, static_cast<const float*>(in[1]), out};
+                  k::linear(a, {&p, 1});
+                });
+  });
+}
+
+void* omlx_x_mlp(void* x_handle, void* norm_handle, float eps, void* gate_handle, void* up_handle, void* down_handle) {
+  return guarded("mlp", [&] {
+    if (!gate_handle || !up_handle || !down_handle) throw std::invalid_argument("a layer is null");
+    NormedInput input(x_handle, norm_handle);
+    const LayerHandle gate = *static_cast<LayerHandle*>(gate_handle), up = *static_cast<LayerHandle*>(up_handle),
+                      down = *static_cast<LayerHandle*>(down_handle);
+    const mx::array& x = input.inputs[0];
+    expect(gate->w.cols == input.E && up->w.cols == input.E && down->w.rows == input.E, "the layers do not fit x", x);
+    expect(gate->w.rows == up->w.rows && down->w.cols == gate->w.rows, "the layers do not fit each other", x);
+    if (gate->bias.data || up->bias.data) throw std::invalid_argument("gate and up must have no bias");
+    return make(x.shape(), "omlx_x_mlp", std::move(input.inputs),
+                [=, norm = input.norm, E = input.E, rows = input.rows](const std::vector<const void*>& in, float* out) {
+                  static thread_local k::Scratch space;
+                  k::Activations& a = shared_activations();
+                  const int hidden = gate->w.rows;
+                  float* between = space.reserve(size_t(std::min(rows, MLP_ROWS)) * size_t(hidden));
+                  for (int from = 0; from < rows; from += MLP_ROWS) {
+                    const int count = std::min(MLP_ROWS, rows - from);
+                    const size_t at = size_t(from) * size_t(E);
+                    a.reset(NormedInput::apply(in, norm, E, eps, from, count), count, E);
+                    k::linear_swiglu(a, gate->w, up->w, between);
+                    a.reset(between, count, hidden);
+                    const k::Projection p{down->w, down->bias, static_cast<const float*>(in[0]) + at, out + at};
+                    k::linear(a, {&p, 1});
+                  }
                 });
   });
 }

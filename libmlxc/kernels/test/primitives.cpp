@@ -208,6 +208,53 @@ TEST("the encoder operations agree with MLX's own") {
   check::that(thrown, "a span that does not fit was accepted");
 }
 
+TEST("layers in one operation give the same bits as the operations one after another") {
+  Random random(9);
+  const int E = 64, F = 96;
+  for (const int bits : {0, 4}) {
+    for (const int T : {1, 3, 600}) {
+      Handles h;
+      std::vector<void*> layers;
+      const auto bind = [&](int rows, int cols, bool biased) {
+        const auto w = normals(random, {rows, cols}, 0.1f);
+        std::vector<mx::array> parts{w};
+        if (bits) parts = mx::quantize(w, 32, bits);
+        std::vector<void*> given;
+        for (const auto& part : parts) given.push_back(h(part));
+        given.resize(3);
+        void* bias = biased ? h(normals(random, {rows})) : nullptr;
+        layers.push_back(omlx_layer_new(given[0], given[1], given[2], bias, bits, 32));
+        return [=](void* x) { return omlx_x_linear(x, given[0], given[1], given[2], bias, bits, 32); };
+      };
+      const auto q = bind(E, E, true), k = bind(16, E, false), gate = bind(F, E, false), up = bind(F, E, false),
+                 down = bind(E, F, true);
+      void* x = h(normals(random, {T, E}));
+      void* norm = h(normals(random, {E}));
+      void* normed = h(take(omlx_x_rms_norm(x, norm, 1e-5f)));
+
+      double outs[2];
+      for (int i = 0; i < 2; i++) outs[i] = double(reinterpret_cast<uintptr_t>(layers[size_t(i)]));
+      check::that(omlx_x_project(x, norm, 1e-5f, outs, 2) == 0, last_error);
+      const auto result = [&](int i) { return values(take(reinterpret_cast<void*>(uintptr_t(outs[i])))); };
+      check::same(result(0), values(take(q(normed))), check::text("project with bias", {bits, T}));
+      check::same(result(1), values(take(k(normed))), check::text("project", {bits, T}));
+
+      const auto plain = values(take(q(normed)));
+      const auto residual = values(*static_cast<mx::array*>(x));
+      std::vector<float> sum(plain.size());
+      for (size_t i = 0; i < sum.size(); i++) sum[i] = plain[i] + residual[i];
+      check::same(values(take(omlx_x_project_onto(normed, layers[0], x))), sum, check::text("onto", {bits, T}));
+
+      void* between = h(take(omlx_x_swiglu(h(take(gate(normed))), h(take(up(normed))))));
+      const auto inner = values(take(down(between)));
+      for (size_t i = 0; i < sum.size(); i++) sum[i] = inner[i] + residual[i];
+      check::same(values(take(omlx_x_mlp(x, norm, 1e-5f, layers[2], layers[3], layers[4]))), sum, check::text("mlp", {bits, T}));
+      refused(omlx_x_mlp(x, norm, 1e-5f, layers[2], layers[1], layers[4]), "do not fit");
+      for (void* layer : layers) omlx_layer_free(layer);
+    }
+  }
+}
+
 TEST("an id outside of the vocabulary is an error of the evaluation, and the next one works") {
   Handles h;
   Random random(5);

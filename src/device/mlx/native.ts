@@ -7,6 +7,7 @@ import { type MxArray, wrap } from "./array.ts";
 import { nativeError, textAt } from "./error.ts";
 import { dataPointer } from "./eval.ts";
 import { currentDevice, kernelSymbols } from "./library.ts";
+import * as scratch from "./scratch.ts";
 import type { KernelSymbols } from "./symbols.gen.ts";
 
 /** Whether the library has the kernels and the device is the CPU. */
@@ -98,6 +99,81 @@ export function ropeTable(positions: MxArray, inverseFrequencies: MxArray, scale
  */
 export function rope(x: MxArray, table: MxArray, heads: number, traditional: boolean): MxArray {
   return made(kernels().omlx_x_rope(x.ptr, table.ptr, heads, traditional ? 1 : 0), x.shape);
+}
+
+/** A linear layer that was bound once, for the operations of several layers. */
+export class Layer {
+  /** 0 after `layerFree`. */
+  ptr: number;
+  /** Outputs. */
+  readonly rows: number;
+  constructor(ptr: number, rows: number) {
+    this.ptr = ptr;
+    this.rows = rows;
+  }
+}
+
+/** The arguments of `linear`; the arrays may be freed afterwards. */
+export function layerNew(
+  w: MxArray,
+  scales: MxArray | null,
+  biases: MxArray | null,
+  bias: MxArray | null,
+  bits: number,
+  groupSize: number,
+): Layer {
+  const handle = kernels().omlx_layer_new(
+    w.ptr,
+    address(scales),
+    address(biases),
+    address(bias),
+    bits,
+    groupSize,
+  );
+  if (handle === null) throw nativeError("native");
+  return new Layer(handle, w.shape[0] as number);
+}
+
+/** Graphs that were built with the layer keep what they need. */
+export function layerFree(layer: Layer): void {
+  const handle = layer.ptr;
+  layer.ptr = 0;
+  if (handle !== 0) kernels().omlx_layer_free(handle);
+}
+
+/** Layers of one input, after its RMS norm: x (…, E) → one (…, N) for each layer. */
+export function project(
+  x: MxArray,
+  norm: MxArray | null,
+  eps: number,
+  layers: readonly Layer[],
+): MxArray[] {
+  const count = layers.length;
+  scratch.reserveHandles(count);
+  for (let i = 0; i < count; i++) scratch.handles[i] = (layers[i] as Layer).ptr;
+  if (kernels().omlx_x_project(x.ptr, address(norm), eps, scratch.handlesPtr, count) !== 0) {
+    throw nativeError("native");
+  }
+  return layers.map((layer, i) => made(scratch.handles[i] as number, x.shape.with(-1, layer.rows)));
+}
+
+/** residual + linear(x) */
+export function projectOnto(x: MxArray, layer: Layer, residual: MxArray): MxArray {
+  const handle = kernels().omlx_x_project_onto(x.ptr, layer.ptr, residual.ptr);
+  return made(handle, residual.shape);
+}
+
+/** x + down(swiglu(gate(n), up(n))), n = rmsNorm(x) */
+export function mlp(
+  x: MxArray,
+  norm: MxArray,
+  eps: number,
+  gate: Layer,
+  up: Layer,
+  down: Layer,
+): MxArray {
+  const handle = kernels().omlx_x_mlp(x.ptr, norm.ptr, eps, gate.ptr, up.ptr, down.ptr);
+  return made(handle, x.shape);
 }
 
 /** gate / (1 + exp(-gate)) · up */

@@ -206,7 +206,7 @@ export interface CoreSymbols {
 }
 
 /** Digest of these declarations; the library carries its own. */
-export const KERNEL_SIGNATURES = "b4e0116afbb5187b";
+export const KERNEL_SIGNATURES = "eebdb4c12da72275";
 
 export const KERNEL_SYMBOLS = {
   omlx_x_linear: { args: ["ptr", "ptr", "ptr", "ptr", "ptr", "i32", "i32"], returns: "ptr" },
@@ -218,6 +218,11 @@ export const KERNEL_SYMBOLS = {
   omlx_x_attention: { args: ["ptr", "ptr", "ptr", "ptr", "ptr", "ptr", "ptr", "i32", "f32"], returns: "ptr" },
   omlx_rows_new: { args: ["ptr", "ptr", "f32", "i32"], returns: "ptr" },
   omlx_rows_free: { args: ["ptr"], returns: "void" },
+  omlx_layer_new: { args: ["ptr", "ptr", "ptr", "ptr", "i32", "i32"], returns: "ptr" },
+  omlx_layer_free: { args: ["ptr"], returns: "void" },
+  omlx_x_project: { args: ["ptr", "ptr", "f32", "ptr", "i32"], returns: "i32" },
+  omlx_x_project_onto: { args: ["ptr", "ptr", "ptr"], returns: "ptr" },
+  omlx_x_mlp: { args: ["ptr", "ptr", "f32", "ptr", "ptr", "ptr"], returns: "ptr" },
   omlx_pool_new: { args: ["i32", "i32", "i32", "i32", "i32"], returns: "ptr" },
   omlx_pool_free: { args: ["ptr"], returns: "void" },
   omlx_pool_bytes: { args: ["ptr"], returns: "f64" },
@@ -242,6 +247,11 @@ export interface KernelSymbols {
   omlx_x_attention(q: PointerArg, k: PointerArg, v: PointerArg, table: PointerArg, rows: PointerArg, pool: PointerArg, batch: PointerArg, layer: number, scale: number): Handle;
   omlx_rows_new(qNorm: PointerArg, kNorm: PointerArg, eps: number, traditional: number): Handle;
   omlx_rows_free(rows: PointerArg): void;
+  omlx_layer_new(w: PointerArg, scales: PointerArg, biases: PointerArg, bias: PointerArg, bits: number, groupSize: number): Handle;
+  omlx_layer_free(layer: PointerArg): void;
+  omlx_x_project(x: PointerArg, norm: PointerArg, eps: number, layers: PointerArg, n: number): number;
+  omlx_x_project_onto(x: PointerArg, layer: PointerArg, residual: PointerArg): Handle;
+  omlx_x_mlp(x: PointerArg, norm: PointerArg, eps: number, gate: PointerArg, up: PointerArg, down: PointerArg): Handle;
   omlx_pool_new(layers: number, numBlocks: number, blockTokens: number, kvHeads: number, headDim: number): Handle;
   omlx_pool_free(pool: PointerArg): void;
   omlx_pool_bytes(pool: PointerArg): number;

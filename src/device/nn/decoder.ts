@@ -1,6 +1,14 @@
 import type { Batch, KvCache } from "#device/cache";
 import * as mx from "#device/mlx";
-import type { Embedding, Kernels, Linear, Norm, Rotation } from "./kernels.ts";
+import type {
+  Embedding,
+  Kernels,
+  Linear,
+  LinearWeights,
+  Norm,
+  NormWeights,
+  Rotation,
+} from "./kernels.ts";
 import { type RopeFrequencies, ropeFrequencies } from "./rope.ts";
 import type { AttentionSpec, DecoderSpec, MlpSpec } from "./spec.ts";
 import type { Weights } from "./weights.ts";
@@ -24,12 +32,11 @@ export interface Model {
 type Attention = (x: mx.MxArray, layer: number, rotate: Rotation, cache: KvCache) => mx.MxArray;
 type Mlp = (x: mx.MxArray) => mx.MxArray;
 
+/** Both parts add to their input. */
 interface Layer {
-  readonly inputNorm: Norm;
   readonly attention: Attention;
   /** Index into the step's rotations. */
   readonly rotation: number;
-  readonly postNorm: Norm;
   readonly mlp: Mlp;
 }
 
@@ -44,15 +51,22 @@ export function buildDecoder(spec: DecoderSpec, weights: Weights, kernels: Kerne
   const embed: Embedding = kernels.embedding(embedMatrix);
   const layers = spec.layers.map(({ mix, ffn }, i): Layer => {
     const path = `model.layers.${i}`;
+    const norm = (name: string) => normWeights(weights, `${path}.${name}`, spec);
     return {
-      inputNorm: norm(weights, kernels, `${path}.input_layernorm`, spec.hidden, spec.eps),
-      attention: attention(mix, spec, weights, kernels, `${path}.self_attn`),
+      attention: attention(
+        mix,
+        norm("input_layernorm"),
+        spec,
+        weights,
+        kernels,
+        `${path}.self_attn`,
+      ),
       rotation: rotations.index(mix),
-      postNorm: norm(weights, kernels, `${path}.post_attention_layernorm`, spec.hidden, spec.eps),
-      mlp: mlp(ffn, spec.hidden, weights, kernels, `${path}.mlp`),
+      mlp: mlp(ffn, norm("post_attention_layernorm"), spec, weights, kernels, `${path}.mlp`),
     };
   });
-  const finalNorm = norm(weights, kernels, "model.norm", spec.hidden, spec.eps);
+  const last = normWeights(weights, "model.norm", spec);
+  const finalNorm: Norm = kernels.rmsNorm(last.weight, last.eps);
   const head: Linear = kernels.linear(
     spec.tied ? embedMatrix : weights.matrix("lm_head", spec.vocab, spec.hidden),
     null,
@@ -72,14 +86,8 @@ export function buildDecoder(spec: DecoderSpec, weights: Weights, kernels: Kerne
       cache.begin(batch);
       let x = embed(mx.array(batch.ids, [numRows], "int32")); // (T, E)
       layers.forEach((layer, i) => {
-        const r = layer.attention(
-          layer.inputNorm(x),
-          i,
-          rotation[layer.rotation] as Rotation,
-          cache,
-        );
-        x = mx.add(x, r);
-        x = mx.add(x, layer.mlp(layer.postNorm(x)));
+        x = layer.attention(x, i, rotation[layer.rotation] as Rotation, cache);
+        x = layer.mlp(x);
       });
       const needed = batch.logitRows.length;
       if (needed === 0) {
@@ -98,22 +106,24 @@ export function buildDecoder(spec: DecoderSpec, weights: Weights, kernels: Kerne
 
 function attention(
   spec: AttentionSpec,
+  norm: NormWeights,
   { hidden, eps }: DecoderSpec,
   weights: Weights,
   kernels: Kernels,
   path: string,
 ): Attention {
   const { heads, kvHeads, headDim, scale } = spec;
-  const project = (name: string, rows: number, columns: number, biased: boolean): Linear => {
-    const linearPath = `${path}.${name}`;
-    const bias = biased ? weights.bias(linearPath, rows) : null;
-    return kernels.linear(weights.matrix(linearPath, rows, columns), bias);
-  };
+  const read = (name: string, rows: number, columns: number, biased: boolean) =>
+    linearWeights(weights, `${path}.${name}`, rows, columns, biased);
   const qkvBias = spec.bias !== "none";
-  const qProj = project("q_proj", heads * headDim, hidden, qkvBias);
-  const kProj = project("k_proj", kvHeads * headDim, hidden, qkvBias);
-  const vProj = project("v_proj", kvHeads * headDim, hidden, qkvBias);
-  const oProj = project("o_proj", hidden, heads * headDim, spec.bias === "all");
+  const project = kernels.project(norm, [
+    read("q_proj", heads * headDim, hidden, qkvBias),
+    read("k_proj", kvHeads * headDim, hidden, qkvBias),
+    read("v_proj", kvHeads * headDim, hidden, qkvBias),
+  ]);
+  const projectOnto = kernels.projectOnto(
+    read("o_proj", hidden, heads * headDim, spec.bias === "all"),
+  );
   const weightOf = (name: string) =>
     spec.qkNorm ? weights.take(`${path}.${name}.weight`, [headDim]) : null;
   const qWeight = weightOf("q_norm");
@@ -130,31 +140,47 @@ function attention(
   const qNorm = perHead(qWeight);
   const kNorm = perHead(kWeight);
   return (x, layer, { rotate, table }, cache) => {
-    const q = qProj(x); // (T, H*D)
-    const k = kProj(x); // (T, K*D)
-    const v = vProj(x);
+    // (T, H*D), (T, K*D) and (T, K*D)
+    const [q, k, v] = project(x) as readonly [mx.MxArray, mx.MxArray, mx.MxArray];
     if (rowNorms && table) {
-      return oProj(cache.attend(layer, q, k, v, scale, { norms: rowNorms, table }));
+      return projectOnto(cache.attend(layer, q, k, v, scale, { norms: rowNorms, table }), x);
     }
     const rotated = [rotate(qNorm(q), heads), rotate(kNorm(k), kvHeads)] as const;
-    return oProj(cache.attend(layer, ...rotated, v, scale, null));
+    return projectOnto(cache.attend(layer, ...rotated, v, scale, null), x);
   };
 }
 
-function mlp(spec: MlpSpec, hidden: number, weights: Weights, kernels: Kernels, path: string): Mlp {
-  const project = (name: string, rows: number, columns: number): Linear => {
-    const linearPath = `${path}.${name}`;
-    const bias = spec.bias ? weights.bias(linearPath, rows) : null;
-    return kernels.linear(weights.matrix(linearPath, rows, columns), bias);
-  };
-  const gateProj = project("gate_proj", spec.hidden, hidden);
-  const upProj = project("up_proj", spec.hidden, hidden);
-  const downProj = project("down_proj", hidden, spec.hidden);
-  return (x) => downProj(kernels.swiglu(gateProj(x), upProj(x)));
+function mlp(
+  spec: MlpSpec,
+  norm: NormWeights,
+  { hidden }: DecoderSpec,
+  weights: Weights,
+  kernels: Kernels,
+  path: string,
+): Mlp {
+  const read = (name: string, rows: number, columns: number) =>
+    linearWeights(weights, `${path}.${name}`, rows, columns, spec.bias);
+  return kernels.mlp(
+    norm,
+    read("gate_proj", spec.hidden, hidden),
+    read("up_proj", spec.hidden, hidden),
+    read("down_proj", hidden, spec.hidden),
+  );
 }
 
-function norm(weights: Weights, kernels: Kernels, path: string, size: number, eps: number): Norm {
-  return kernels.rmsNorm(weights.take(`${path}.weight`, [size]), eps);
+function linearWeights(
+  weights: Weights,
+  path: string,
+  rows: number,
+  columns: number,
+  biased: boolean,
+): LinearWeights {
+  const bias = biased ? weights.bias(path, rows) : null;
+  return { matrix: weights.matrix(path, rows, columns), bias };
+}
+
+function normWeights(weights: Weights, path: string, { hidden, eps }: DecoderSpec): NormWeights {
+  return { weight: weights.take(`${path}.weight`, [hidden]), eps };
 }
 
 /** The distinct rotary embeddings of a model; layers that agree share one table per step. */

@@ -1,6 +1,18 @@
 import * as mx from "#device/mlx";
 import type { RopeFrequencies } from "./rope.ts";
 
+/** A matrix and its bias: what makes a linear layer. */
+export interface LinearWeights {
+  readonly matrix: Matrix;
+  readonly bias: mx.MxArray | null;
+}
+
+/** The weights of an RMS norm. */
+export interface NormWeights {
+  readonly weight: mx.MxArray;
+  readonly eps: number;
+}
+
 /** A weight matrix as it lies in the file: dense (bits 0), or MLX affine quantized with scales and biases. */
 export interface Matrix {
   /** Dense (N, K), or packed uint32 (N, K*bits/32). */
@@ -52,6 +64,20 @@ export interface Kernels {
     eps: number,
     traditional: boolean,
   ): mx.native.RowNorms | null;
+  /** Linear layers of the normed input. */
+  project(
+    norm: NormWeights,
+    layers: readonly LinearWeights[],
+  ): (x: mx.MxArray) => readonly mx.MxArray[];
+  /** residual + linear(x) */
+  projectOnto(layer: LinearWeights): (x: mx.MxArray, residual: mx.MxArray) => mx.MxArray;
+  /** x + down(silu(gate(n)) * up(n)), n = norm(x) */
+  mlp(
+    norm: NormWeights,
+    gate: LinearWeights,
+    up: LinearWeights,
+    down: LinearWeights,
+  ): (x: mx.MxArray) => mx.MxArray;
   /** silu(gate) * up */
   swiglu(gate: mx.MxArray, up: mx.MxArray): mx.MxArray;
   /** Frees what the bound weights needed beyond the file's own tensors. */
@@ -62,6 +88,13 @@ export interface Kernels {
 export function nativeKernels(): Kernels {
   const owned: mx.MxArray[] = [];
   const norms: mx.native.RowNorms[] = [];
+  const layers: mx.native.Layer[] = [];
+  const bind = ({ matrix: m, bias }: LinearWeights): mx.native.Layer => {
+    const { weight, scales, biases, bits, groupSize } = m;
+    const layer = mx.native.layerNew(weight, scales, biases, bias, bits, groupSize);
+    layers.push(layer);
+    return layer;
+  };
   return {
     mode: "native",
     linear: (m, bias) => (x) =>
@@ -86,10 +119,29 @@ export function nativeKernels(): Kernels {
       norms.push(made);
       return made;
     },
+    project(norm, all) {
+      const bound = all.map(bind);
+      return (x) => mx.native.project(x, norm.weight, norm.eps, bound);
+    },
+    projectOnto(layer) {
+      const bound = bind(layer);
+      return (x, residual) => mx.native.projectOnto(x, bound, residual);
+    },
+    mlp(norm, gate, up, down) {
+      const [g, u, d] = [bind(gate), bind(up), bind(down)];
+      if (gate.bias || up.bias) {
+        return (x) => {
+          const [a, b] = mx.native.project(x, norm.weight, norm.eps, [g, u]);
+          return mx.native.projectOnto(mx.native.swiglu(a as mx.MxArray, b as mx.MxArray), d, x);
+        };
+      }
+      return (x) => mx.native.mlp(x, norm.weight, norm.eps, g, u, d);
+    },
     swiglu: (gate, up) => mx.native.swiglu(gate, up),
     dispose() {
       freeAll(owned);
       for (const made of norms.splice(0)) mx.native.rowNormsFree(made);
+      for (const layer of layers.splice(0)) mx.native.layerFree(layer);
     },
   };
 }
@@ -121,7 +173,7 @@ export function stockKernels(dtype: mx.Dtype): Kernels {
     owned.push(made);
     return made;
   };
-  return {
+  const kernels: Kernels = {
     mode: "stock",
     linear(m, bias) {
       const b = bias ? cast(bias) : null;
@@ -184,9 +236,30 @@ export function stockKernels(dtype: mx.Dtype): Kernels {
       });
     },
     rowNorms: () => null,
+    project(norm, layers) {
+      const normed = kernels.rmsNorm(norm.weight, norm.eps);
+      const linears = layers.map(({ matrix, bias }) => kernels.linear(matrix, bias));
+      return (x) => {
+        const n = normed(x);
+        return linears.map((linear) => linear(n));
+      };
+    },
+    projectOnto({ matrix, bias }) {
+      const linear = kernels.linear(matrix, bias);
+      return (x, residual) => mx.add(residual, linear(x));
+    },
+    mlp(norm, gate, up, down) {
+      const inner = kernels.project(norm, [gate, up]);
+      const outer = kernels.projectOnto(down);
+      return (x) => {
+        const [g, u] = inner(x);
+        return outer(kernels.swiglu(g as mx.MxArray, u as mx.MxArray), x);
+      };
+    },
     swiglu: (gate, up) => mx.multiply(mx.multiply(gate, mx.sigmoid(gate)), up),
     dispose: () => freeAll(owned),
   };
+  return kernels;
 }
 
 /** Multiplies the rotated dimensions alone, as mlx-lm does for yarn. */
