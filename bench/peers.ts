@@ -78,7 +78,7 @@ export function omlx(options: OmlxOptions): Server {
   const command = (home: string): Command => ({
     argv: (port) => [
       ...[...run, "serve", "--port", String(port), "--threads", String(threads)],
-      ...["--log-level", "warning", ...model],
+      ...["--log-level", "warning", "--max-concurrent-requests", String(MAX_STREAMS), ...model],
     ],
     env: { HOME: home, ...(tier ? { OMLX_CPU_TIER: tier } : {}) },
   });
