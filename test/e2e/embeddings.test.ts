@@ -224,7 +224,7 @@ describe("input", () => {
     ["both input and items", { input: "a", items: [{ text: "a" }] }, "items"],
     ["an item without text", { items: [{}] }, "items[0]"],
     ["an image", { items: [{ text: "a", image: "data:image/png;base64,AA" }] }, "items[0]"],
-    ["10,000 texts", { input: Array(10_000).fill("a") }, "input[0]"],
+    ["10,000 texts", { input: Array(10_000).fill("a") }, "input"],
     ["an unknown format", { input: "a", encoding_format: "xyz" }, "encoding_format"],
     ["dimensions 0", { input: "a", dimensions: 0 }, "dimensions"],
     ["too many dimensions", { input: "a", dimensions: 385 }, "dimensions"],

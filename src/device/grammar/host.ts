@@ -204,5 +204,7 @@ export function reasonOf(
 ): { reason: string; keyword?: string | undefined } {
   if (error instanceof GrammarError) return { reason: error.message, keyword: error.keyword };
   const fatal = /(?:\[FATAL\]|\[ERROR\])[^\n]*?\d+: ([^\n]*)/.exec(said)?.[1];
-  return { reason: fatal ?? (error instanceof Error ? error.message : String(error)) };
+  // an exception of C++ arrives as its address
+  const told = error instanceof Error ? error.message : "the grammar cannot be compiled";
+  return { reason: fatal ?? told };
 }

@@ -20,6 +20,11 @@ function innermost(issue: Issue, base: Path): { path: Path; message: string } {
   if (issue.code !== "invalid_union" || issue.errors.length === 0) {
     return { path, message: issue.message.replace(/^Invalid input: /, "") };
   }
+  // The branch that takes the list, but not its length, is the one that was meant.
+  const sized = issue.errors.find(
+    ([first]) => first?.path.length === 0 && /^too_(?:big|small)$/.test(first.code),
+  )?.[0];
+  if (sized) return innermost(sized, path);
   const firsts = issue.errors.flatMap(([first]) => (first ? [innermost(first, path)] : []));
   const deepest = firsts.reduce((best, next) =>
     next.path.length > best.path.length ? next : best,
