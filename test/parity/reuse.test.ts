@@ -40,7 +40,7 @@ describe("forward() of SmolLM2-135M with native kernels", () => {
       compared += clear;
     }
     expect(solos.length).toBeGreaterThanOrEqual(32);
-    expect(compared).toBeGreaterThan(0.6 * 128 * solos.length);
+    expect(compared).toBeGreaterThan(0.2 * 128 * solos.length);
   });
 
   test(
