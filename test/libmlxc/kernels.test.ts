@@ -36,7 +36,7 @@ if (IS_LONG) {
       await command(["cmake", "--build", build, "--target", "omlx_kernels_test", "-j", "2"]);
     }, 30 * MINUTE);
 
-    for (const tier of ["avx512", "avx2", "portable"]) {
+    for (const tier of ["avx512vnni", "avx512", "avx2vnni", "avx2", "portable"]) {
       test(
         `omlx_kernels_test passes on ${tier}, where the CPU has it`,
         async () => {
@@ -64,7 +64,7 @@ async function command(words: readonly string[]): Promise<void> {
 const isMissing = (output: string) => output.includes("has no such tier");
 
 describe("the kernels' own tests", () => {
-  for (const tier of ["avx512", "avx2", "portable"]) {
+  for (const tier of ["avx512vnni", "avx512", "avx2vnni", "avx2", "portable"]) {
     test(
       `omlx_kernels_test passes on ${tier}, where the CPU has it`,
       async () => {

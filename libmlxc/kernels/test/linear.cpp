@@ -68,6 +68,21 @@ std::vector<float> rounded(std::vector<float> x, int group, float limit) {
   return x;
 }
 
+/// What rounding x may change at most: half a step of every activation times its weight.
+std::vector<double> rounding_bounds(const std::vector<float>& x, int M, const check::TestWeight& t, float limit) {
+  const int N = t.w.rows, K = t.w.cols;
+  std::vector<double> out(size_t(M) * N);
+  for (int m = 0; m < M; m++) {
+    for (int g = 0; g < K; g += t.w.group) {
+      float largest = 0;
+      for (int k = g; k < g + t.w.group; k++) largest = std::max(largest, std::fabs(x[size_t(m) * K + k]));
+      for (int n = 0; n < N; n++)
+        for (int k = g; k < g + t.w.group; k++) out[size_t(m) * N + n] += 0.5 * largest / limit * std::fabs(t.exact[size_t(n) * K + k]);
+    }
+  }
+  return out;
+}
+
 bool has_integer_form(const Case& c) { return c.bits > 0 && c.group >= 32; }
 
 std::vector<float> run(const std::vector<float>& x, int M, const Weight& w, Vector bias, Form form) {
@@ -106,14 +121,19 @@ TEST("linear() with activations of 16 and 8 bits agrees with double precision") 
       const auto want = reference(x, M, t, {});
       for (const Arithmetic a : {Arithmetic::int16, Arithmetic::int8}) {
         const Using arithmetic(a);
-        const bool wide = a == Arithmetic::int16;
-        const auto seen = reference(rounded(x, c.group, wide ? 32512.0f : 127.0f), M, t, {});
+        const float limit = a == Arithmetic::int16 ? 32512.0f : 127.0f;
+        const auto seen = reference(rounded(x, c.group, limit), M, t, {});
+        const auto bounds = rounding_bounds(x, M, t, limit);
+        double largest = 0;
+        for (double w : want) largest = std::max(largest, std::fabs(w));
         check::each_tier([&](const std::string& tier) {
           for (const Form form : {Form::matvec, Form::gemm}) {
             const auto got = run(x, M, t.w, {}, form);
-            const std::string what = (wide ? "16 bits " : "8 bits ") + name(c, tier, M);
+            const std::string what = std::to_string(int(limit)) + " steps, " + name(c, tier, M);
             check::close(got, seen, 3e-6, what + ", activations rounded");
-            check::close(got, want, wide ? 2e-4 : 5e-2, what);
+            for (size_t i = 0; i < got.size(); i++) {
+              if (!(std::fabs(got[i] - want[i]) <= bounds[i] + 3e-6 * largest)) return check::fail(what + ": further off than rounding may be");
+            }
           }
         });
       }
