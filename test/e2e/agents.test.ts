@@ -3,7 +3,13 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { emptyHome, runClaudeCode, runCodex, runOpencode } from "../helpers/agents.ts";
+import {
+  emptyHome,
+  runClaudeCode,
+  runCodex,
+  runInspector,
+  runOpencode,
+} from "../helpers/agents.ts";
 import { callingScript, writeScriptedModel } from "../helpers/scripted-model.ts";
 import { DEFAULT_MODEL, DEFAULT_MODELS, startServer, type TestServer } from "../helpers/server.ts";
 
@@ -64,5 +70,13 @@ describe.if(process.env["OMLX_LONG"] === "1")("agents", () => {
     expect(await runOpencode(home.path, server, "scripted", "What is two and two?")).toContain(
       SAYS,
     );
+  }, 300_000);
+
+  test("the MCP inspector lists and calls this server's tools", async () => {
+    using home = emptyHome();
+    const list = await runInspector(home.path, server, ["--method", "tools/list"]);
+    expect(list).toContain('"generate"');
+    const call = ["--method", "tools/call", "--tool-name", "generate", "--tool-arg", "prompt=Hi"];
+    expect(await runInspector(home.path, server, call)).toContain(SAYS);
   }, 300_000);
 });

@@ -150,3 +150,16 @@ export async function runOpencode(
   const { stdout, stderr } = await runIn(home, command, {});
   return `${stdout}\n${stderr}`;
 }
+
+/** Calls a tool of a server's /mcp with the official inspector's command line; what it printed. */
+export async function runInspector(
+  home: string,
+  server: Pick<TestServer, "origin">,
+  args: readonly string[],
+): Promise<string> {
+  const folder = await installAgent("@modelcontextprotocol/inspector@0.15.0");
+  const binary = join(folder, "node_modules", ".bin", "mcp-inspector");
+  const target = ["--cli", `${server.origin}/mcp`, "--transport", "http"];
+  const { stdout, stderr } = await runIn(home, [binary, ...target, ...args], {});
+  return `${stdout}\n${stderr}`;
+}

@@ -140,18 +140,21 @@ describe("McpManager with real servers", () => {
     await reaches(manager, "web", "error");
   });
 
-  test("the official server over HTTP", async () => {
+  test.each([
+    ["streamableHttp", "mcp", "http"],
+    ["sse", "sse", "sse"],
+  ])("the official server over HTTP: %s", async (mode, path, type) => {
     const probe = Bun.serve({ port: 0, fetch: () => new Response() });
     const { port } = probe;
     await probe.stop(true);
-    const { command, args } = everything("streamableHttp");
+    const { command, args } = everything(mode);
     const child = Bun.spawn([command, ...args], {
       env: { ...process.env, PORT: String(port) },
       stdout: "ignore",
       stderr: "ignore",
     });
     try {
-      const manager = start({ web: { url: `http://127.0.0.1:${port}/mcp` } });
+      const manager = start({ web: { type, url: `http://127.0.0.1:${port}/${path}` } });
       await reaches(manager, "web", "connected"); // also when it was not there at first
       expect(textOfResult(await manager.execute("web__echo", { message: "hi" }))).toBe("Echo: hi");
     } finally {
