@@ -515,6 +515,7 @@ describe("models", () => {
       object: "model",
       created: expect.any(Number),
       owned_by: "omlx",
+      kind: "llm",
       max_model_len: 2048,
     } as unknown as OpenAI.Model);
     expect(Number.isInteger(entry?.created)).toBe(true);

@@ -12,6 +12,8 @@ afterAll(() => rmSync(root, { recursive: true, force: true }));
 
 /** Without loss: largest accepted difference of a logit, as between any two orders of summation in float32. */
 const EXACT = 1e-4;
+/** The same on native kernels, whose activations, keys and values are integers. */
+const NATIVE = 0.02;
 /** Else: of the root mean square of the logits, what the difference's may be. */
 const ROUNDED_SCALES = 0.004;
 const EIGHT_BITS = 0.03;
@@ -83,7 +85,8 @@ for (const [name, [tolerance, change]] of Object.entries(MODELS)) {
             expect(argmax(own)).toBe(argmax(row));
             difference.add(own, row);
           }
-          expect(change ? difference.share : difference.worst).toBeLessThan(tolerance);
+          if (change) expect(difference.share).toBeLessThan(tolerance);
+          else expect(difference.worst).toBeLessThan(kernels === "native" ? NATIVE : tolerance);
           // a tolerance that every converter would keep could not fail
           if (change) expect(difference.share).toBeGreaterThan(tolerance / 20);
         } finally {
