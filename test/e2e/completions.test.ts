@@ -45,6 +45,12 @@ const ask = (prompt: Params["prompt"], params: Partial<Params> = {}): Params => 
   ...params,
 });
 const whole = (params: Params) => client.completions.create(params);
+/** The same of a server that computes in float32 throughout. */
+async function inFloat32<T>(use: (complete: typeof whole) => Promise<T>): Promise<T> {
+  await using plain = await startServer({ modelDirs: [models], args: ["--kernels", "stock"] });
+  const own = new OpenAI({ baseURL: plain.baseURL, apiKey: "none", maxRetries: 0 });
+  return await use((params) => own.completions.create(params));
+}
 const texts = async (params: Params) => (await whole(params)).choices.map(({ text }) => text);
 
 async function streamed(params: Params) {
@@ -221,21 +227,23 @@ describe("completions, log-probabilities", () => {
 
   test("they are those of the reference to four digits in float32", async () => {
     const { prompts, last } = await readTiny(TINY);
-    for (const [p, { ids, greedy }] of prompts.entries()) {
-      const row = last[p] as Float32Array;
-      const max = Math.max(...row);
-      const lse = max + Math.log(row.reduce((sum, value) => sum + Math.exp(value - max), 0));
-      const answer = await whole(ask(ids, { model: TINY, logprobs: 1, max_tokens: 1 }));
-      const found = answer.choices[0]?.logprobs?.token_logprobs?.[0];
-      expect(found).toBeCloseTo((row[greedy[0] as number] as number) - lse, 4);
-    }
+    await inFloat32(async (complete) => {
+      for (const [p, { ids, greedy }] of prompts.entries()) {
+        const row = last[p] as Float32Array;
+        const max = Math.max(...row);
+        const lse = max + Math.log(row.reduce((sum, value) => sum + Math.exp(value - max), 0));
+        const answer = await complete(ask(ids, { model: TINY, logprobs: 1, max_tokens: 1 }));
+        const found = answer.choices[0]?.logprobs?.token_logprobs?.[0];
+        expect(found).toBeCloseTo((row[greedy[0] as number] as number) - lse, 4);
+      }
+    });
   });
 
   test("those of an echoed prompt are the reference's in float32", async () => {
     const { prompts, full, fullPrompt } = await readTiny(TINY);
     const ids = prompts[fullPrompt]?.ids ?? [];
     const params = ask(ids, { model: TINY, echo: true, logprobs: 3, max_tokens: 0 });
-    const { choices, usage } = await whole(params);
+    const { choices, usage } = await inFloat32((complete) => complete(params));
     const { tokens = [], token_logprobs = [], top_logprobs = [] } = choices[0]?.logprobs ?? {};
     expect(usage?.completion_tokens).toBe(0);
     expect(choices[0]?.finish_reason).toBe("length");

@@ -100,7 +100,7 @@ describe("loadSettings()", () => {
     [["--port=8000.5"], {}, "whole number"],
     [[], { OMLX_PORT: "8k" }, 'OMLX_PORT "8k"'],
     [["--log-level", "loud"], {}, "one of trace, debug, info, warning, error"],
-    [["--kernels", "fast"], {}, "one of native, stock"],
+    [["--kernels", "fast"], {}, "one of native, exact, int8, stock"],
     [["--model-fallback", "maybe"], {}, "on or off"],
     [[], { OMLX_BODY_LIMIT: "much" }, "512MB"],
     [["--host="], {}, "--host"],
