@@ -76,7 +76,8 @@ describe.if(process.env["OMLX_LONG"] === "1")("agents", () => {
     using home = emptyHome();
     const list = await runInspector(home.path, server, ["--method", "tools/list"]);
     expect(list).toContain('"generate"');
-    const call = ["--method", "tools/call", "--tool-name", "generate", "--tool-arg", "prompt=Hi"];
-    expect(await runInspector(home.path, server, call)).toContain(SAYS);
+    const call = ["--method", "tools/call", "--tool-name", "generate"];
+    const args = ["--tool-arg", "prompt=Hi", "--tool-arg", "model=scripted"];
+    expect(await runInspector(home.path, server, [...call, ...args])).toContain(SAYS);
   }, 300_000);
 });

@@ -145,7 +145,8 @@ export async function runOpencode(
     models: { [model]: { name: model } },
   };
   writeFileSync(join(settings, "opencode.json"), JSON.stringify({ provider: { omlx: provider } }));
-  const binary = join(folder, "node_modules", ".bin", "opencode");
+  const name = `opencode-${process.platform}-${process.arch}`;
+  const binary = join(folder, "node_modules", name, "bin", "opencode");
   const command = [binary, "run", "-m", `omlx/${model}`, prompt];
   const { stdout, stderr } = await runIn(home, command, {});
   return `${stdout}\n${stderr}`;
