@@ -256,7 +256,8 @@ function oracle(logits: Float32Array, p: SamplingParams, u: number, isXtc: boole
   const kept = Math.min(numK, numP, numM);
   const isCut = p.topK === 0 && p.topP < 1 && kept === numP && numP > NUM_CANDIDATES;
   const sum = weights.slice(0, kept).reduce((a, b) => a + b, 0);
-  if (isCut && numM > NUM_CANDIDATES && p.minP > 0) return null; // the head was made larger
+  // the head was made larger, so that the nucleus is known to its end
+  if (isCut && (isXtc || (numM > NUM_CANDIDATES && p.minP > 0))) return null;
   const keptMass = isCut ? p.topP * mass : sum;
   const limit = p.xtcThreshold * keptMass;
   if (isXtc && weights.some((w) => Math.abs(w - limit) < 1e-5 * limit)) return null;
