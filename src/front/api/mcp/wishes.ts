@@ -1,5 +1,6 @@
 import { z } from "zod";
 import type { McpWishes } from "#core/contract";
+import { integer } from "../fields.ts";
 
 /** The `mcp` field of every route that answers conversations. */
 export const mcpField = z
@@ -7,12 +8,7 @@ export const mcpField = z
     expose: z.boolean().nullish(),
     auto_execute: z.boolean().nullish(),
     servers: z.array(z.string()).nullish(),
-    max_rounds: z
-      .number()
-      .refine(Number.isInteger, "expected an integer")
-      .min(1)
-      .meta({ type: "integer" })
-      .nullish(),
+    max_rounds: integer(1).nullish(),
   })
   .nullish();
 

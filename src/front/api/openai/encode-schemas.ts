@@ -1,13 +1,11 @@
 /** Bodies and answers of the routes that embed and rerank. */
 import { z } from "zod";
+import { anything, integer } from "../fields.ts";
 
 /** As OpenAI; more would make one answer of a hundred megabytes. */
 const MAX_INPUTS = 2048;
 const MAX_DOCUMENTS = 10_000;
 
-const anything = z.unknown().optional();
-const integer = (min: number) =>
-  z.number().refine(Number.isInteger, "expected an integer").min(min);
 const text = z.string().min(1, "must not be empty");
 const tokens = z.array(integer(0)).min(1, "must not be empty");
 const many = <T extends z.ZodType>(item: T) =>

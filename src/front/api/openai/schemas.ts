@@ -1,10 +1,6 @@
 import { z } from "zod";
+import { anything, integer, within } from "../fields.ts";
 import { mcpField } from "../mcp/wishes.ts";
-
-const anything = z.unknown().optional();
-const integer = (min: number) =>
-  z.number().refine(Number.isInteger, "expected an integer").min(min).meta({ type: "integer" });
-const within = (min: number, max: number) => z.number().min(min).max(max);
 
 const MAX_STOPS = 64;
 const MAX_CHOICES = 128;
