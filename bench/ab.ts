@@ -20,7 +20,11 @@ const MIN_ROUNDS = 3;
 type Arguments = NonNullable<ReturnType<typeof readAbArguments>>;
 
 async function main(args: Arguments): Promise<void> {
-  const { threads, modelFolder, tier, rounds, sizes } = args;
+  const { threads, tier } = args;
+  const [part, ...more] = args.parts;
+  if (!part || more.length > 0) throw new Error("ab measures one model: --shape NAME");
+  const { rounds, sizes, groups } = part;
+  const modelFolder = part.shape === "default" ? undefined : (await part.files()).folder;
   const peers = args.programs.map((program, i) => {
     const id = i === 0 ? "a" : "b";
     return omlx({
@@ -37,10 +41,10 @@ async function main(args: Arguments): Promise<void> {
   const begin = markCpu();
   const servers = await startAll(peers, run);
   await runRounds(
-    { servers, measurements: measurementsOf(sizes), groups: args.groups, rounds, slowRounds: 0 },
+    { servers, measurements: measurementsOf(sizes), groups, rounds, slowRounds: 0 },
     run,
   );
-  if (args.groups.has("memory")) {
+  if (groups.has("memory")) {
     for (const server of servers) {
       const { id } = server.peer;
       await run.take({ what: "memory", peer: id, run: () => MEMORY.run(server, "") }, 0);

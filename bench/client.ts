@@ -26,7 +26,57 @@ export interface Ask {
 }
 
 /** @throws {Error} if the server refuses, or ends the answer with an error or before its time */
-export async function ask(origin: string, { messages, maxTokens, fields }: Ask): Promise<Answer> {
+export async function ask(origin: string, request: Ask): Promise<Answer> {
+  const { sentAt, response } = await send(origin, request);
+  // Read now, parse later: the client shares the cores with what it measures.
+  const chunks: { readonly ms: number; readonly bytes: Uint8Array }[] = [];
+  for await (const bytes of response) chunks.push({ ms: performance.now() - sentAt, bytes });
+  return read(chunks, sentAt);
+}
+
+/** An answer that is broken off when it has served its purpose. */
+export interface Listening {
+  /** The first piece is here. */
+  readonly begun: Promise<void>;
+  /** Breaks it off. performance.now() of all pieces up to now. */
+  stop(): Promise<readonly number[]>;
+}
+
+/** @throws {Error} if the server refuses */
+export async function listen(origin: string, request: Ask): Promise<Listening> {
+  const broken = new AbortController();
+  const { response } = await send(origin, request, broken.signal);
+  const pieces: number[] = [];
+  const begun = Promise.withResolvers<void>();
+  let isOver = false;
+  const reading = (async () => {
+    for await (const bytes of response) {
+      const now = performance.now();
+      const text = new TextDecoder().decode(bytes);
+      // one event per token, except that the first only names the role
+      if (/"content":"[^"]/.test(text)) pieces.push(now);
+      if (pieces.length > 0) begun.resolve();
+    }
+    isOver = true;
+    throw new Error("the answer ended before it was broken off");
+  })();
+  reading.catch(begun.reject);
+  return {
+    begun: begun.promise,
+    async stop() {
+      if (isOver) await reading;
+      broken.abort();
+      await reading.catch(() => undefined);
+      return pieces;
+    },
+  };
+}
+
+async function send(
+  origin: string,
+  { messages, maxTokens, fields }: Ask,
+  signal: AbortSignal | null = null,
+): Promise<{ readonly sentAt: number; readonly response: ReadableStream<Uint8Array> }> {
   const body = JSON.stringify({
     messages,
     max_tokens: maxTokens,
@@ -41,16 +91,14 @@ export async function ask(origin: string, { messages, maxTokens, fields }: Ask):
     body,
     // a connection left over from the last request may have been closed by the server meanwhile
     keepalive: false,
+    signal,
     // Bun ends a fetch after five minutes without data
     ...{ timeout: false },
   });
   if (!response.ok || !response.body) {
     throw new Error(`status ${response.status}: ${(await response.text()).slice(0, 300)}`);
   }
-  // Read now, parse later: the client shares the cores with what it measures.
-  const chunks: { readonly ms: number; readonly bytes: Uint8Array }[] = [];
-  for await (const bytes of response.body) chunks.push({ ms: performance.now() - sentAt, bytes });
-  return read(chunks, sentAt);
+  return { sentAt, response: response.body };
 }
 
 interface Chunk {

@@ -3,6 +3,7 @@
  * costs is the difference to the server. Run as a program it answers the messages of EngineProcess.
  */
 import { join } from "node:path";
+import type { KernelMode } from "#core/contract";
 import { argmax, ForwardSession } from "../test/helpers/forward.ts";
 import { type Exactness, ExactnessSum, passages } from "./exactness.ts";
 import { shareSchedulingGroup } from "./machine.ts";
@@ -16,6 +17,7 @@ interface Open {
   readonly kind: "open";
   readonly folder: string;
   readonly threads: number;
+  readonly kernels: KernelMode;
 }
 interface Decode {
   readonly kind: "decode";
@@ -49,14 +51,13 @@ export class EngineProcess {
   }
 
   /** @throws {Error} if the library or the model cannot be loaded */
-  static async open(
-    folder: string,
-    threads: number,
-    tier: string | undefined,
-  ): Promise<EngineProcess> {
+  static async open({
+    tier,
+    ...open
+  }: Omit<Open, "kind"> & { readonly tier: string | undefined }): Promise<EngineProcess> {
     const engine = new EngineProcess(tier);
     try {
-      await engine.#order({ kind: "open", folder, threads });
+      await engine.#order({ kind: "open", ...open });
       shareSchedulingGroup(engine.#child.pid);
       return engine;
     } catch (error) {
@@ -91,7 +92,8 @@ let session: ForwardSession | undefined;
 
 async function obey(order: Order): Promise<unknown> {
   if (order.kind === "open") {
-    session = await ForwardSession.open(order.folder, "native", { threads: order.threads });
+    const { folder, kernels, threads } = order;
+    session = await ForwardSession.open(folder, kernels, { threads });
     decode(session, { promptTokens: 16, tokens: WARM_UP }); // Bun compiles what runs often
     return null;
   }

