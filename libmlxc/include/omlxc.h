@@ -194,6 +194,9 @@ void* omlx_mapping_open(const char* path, int in_memory);
 double omlx_mapping_bytes(void* mapping);
 /* Address of the file's first byte. */
 void* omlx_mapping_data(void* mapping);
+/* Takes the pages of a mapped file out of this process's memory; reading them again brings them back. Nothing for a file
+ * that was read into memory. */
+void omlx_mapping_release_pages(void* mapping);
 void omlx_mapping_close(void* mapping);
 /* Mappings that are not yet unmapped. */
 int omlx_live_mappings(void);

@@ -22,11 +22,7 @@ extern "C" {
 
 /* ---- operations ---- */
 
-/* x (..., K) times the transpose of w, plus bias -> (..., N). bits 0: w (N, K) float32, float16 or bfloat16; scales and
- * biases NULL. bits 2, 3, 4, 5, 6 or 8: w (N, K*bits/32) uint32 in MLX's affine layout, scales and biases (N,
- * K/group_size) of one float type, weight = q*scale + bias. bias (N) of any float type, or NULL. */
-void* omlx_x_linear(void* x, void* w, void* scales, void* biases, void* bias, int bits, int group_size);
-/* Rows ids (T) int32 of w -> (T, E). The weight forms of omlx_x_linear. Evaluation fails for an id outside of w. */
+/* Rows ids (T) int32 of w -> (T, E). The weight forms of omlx_layer_new. Evaluation fails for an id outside of w. */
 void* omlx_x_embedding(void* ids, void* w, void* scales, void* biases, int bits, int group_size);
 /* x / sqrt(mean(x*x) + eps) * w over the last axis; w (E) of any float type, or NULL for ones. */
 void* omlx_x_rms_norm(void* x, void* w, float eps);
@@ -48,11 +44,17 @@ void* omlx_x_attention(void* q, void* k, void* v, void* table, void* rows, void*
 void* omlx_rows_new(void* q_norm, void* k_norm, float eps, int traditional);
 void omlx_rows_free(void* rows);
 
-/* ---- layers in one operation: each gives the same bits as the operations above, one after another ---- */
+/* ---- linear layers, alone and several in one operation: each gives the same bits as all of them one after another ---- */
 
-/* A linear layer, bound once: the arrays of omlx_x_linear, kept evaluated. Its own handle; graphs keep what they need. */
+/* A linear layer, bound once. bits 0: w (N, K) float32, float16 or bfloat16; scales and biases NULL. bits 2, 3, 4, 5, 6
+ * or 8: w (N, K*bits/32) uint32 in MLX's affine layout, scales and biases (N, K/group_size) of one float type, weight =
+ * q*scale + bias. bias (N) of any float type, or NULL. The arrays are kept, evaluated; quantized weights in groups of
+ * 32, 64 or 128 are packed for integer arithmetic, unless the arithmetic of the process is exact now, and then the
+ * layer's arithmetic stays so. Its own handle; graphs keep what they need. */
 void* omlx_layer_new(void* w, void* scales, void* biases, void* bias, int bits, int group_size);
 void omlx_layer_free(void* layer);
+/* x (..., K) times the layer's weights, plus its bias -> (..., N). */
+void* omlx_x_linear(void* x, void* layer);
 /* Linear layers of one input, after an RMS norm with `norm` (E), or NULL for none. layers holds n handles (1..8), given
  * as numbers; the handles of n results (..., N) are written over them. 0, or -1 for an error. */
 int omlx_x_project(void* x, void* norm, float eps, double* layers, int n);
@@ -97,7 +99,7 @@ int omlx_x_candidates(const float* logits, int rows, int vocab, const float* inv
 /* Sets the number of kernel threads (0: one per usable core; -1: leave it) and returns it. Not while work is running. */
 int omlx_x_threads(int n);
 /* How activations meet quantized weights from now on, in this process: 0 as float32, 1 rounded to 16 bits and summed as
- * integers (so until this is called), 2 rounded to 8 bits. Not while work is running. -1 for another number. */
+ * integers (so until this is called), 2 rounded to 8 bits. Not while work is running. Returns it; a negative number only asks. -1 for a number above 2. */
 int omlx_x_arithmetic(int arithmetic);
 /* "avx512vnni", "avx512", "avx2vnni", "avx2", "neon" or "portable": what the CPU has, or what OMLX_CPU_TIER asks for. NULL if that is not to be had. */
 const char* omlx_x_tier(void);

@@ -25,6 +25,7 @@ struct Weight {
   int group = 0;                  // weights per scale, a multiple of 16
   int rows = 0;
   int cols = 0;
+  const void* packed = nullptr;   // PackedWeight::data() of this weight; what integer arithmetic reads
 };
 
 /// A vector of any float type, borrowed; data null = absent.
@@ -36,7 +37,24 @@ struct Vector {
 /// Throws std::invalid_argument unless the kernels can read this weight.
 void validate(const Weight& w);
 
-/// How activations meet quantized weights. Dense weights always meet float32 activations.
+/// A quantized weight once more, in the order in which the integer kernels read it: one stream for every 16 rows, in
+/// huge pages, as large as the weight. The weight itself is not needed by those kernels any more.
+class PackedWeight {
+ public:
+  /// Whether there are integer kernels for this weight: groups of 32, 64 or 128.
+  static bool possible(const Weight& w);
+
+  /// Packs a weight for which that is so. Throws std::bad_alloc.
+  explicit PackedWeight(const Weight& w);
+
+  const void* data() const { return data_; }
+
+ private:
+  std::shared_ptr<void> owner_;
+  void* data_;
+};
+
+/// How activations meet quantized weights. Dense weights, and those that are not packed, always meet float32 activations.
 enum class Arithmetic {
   exact,  // as float32
   int16,  // rounded to 16 bits, with one scale per row and group of the weight; integer sums

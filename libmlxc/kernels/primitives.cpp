@@ -225,11 +225,12 @@ struct Rows {
   bool traditional;
 };
 
-/// A linear layer whose arrays are evaluated and stay where they are.
+/// A linear layer whose arrays are evaluated and stay where they are; packed where integer kernels will read it.
 struct Layer {
   Arrays arrays;
   k::Weight w;
   k::Vector bias;
+  std::optional<k::PackedWeight> packed;
 };
 
 /// x in float32, and its RMS norm's weights as an input of the operation behind it.
@@ -278,35 +279,6 @@ using BatchHandle = std::shared_ptr<const Batch>;
 }  // namespace
 
 extern "C" {
-
-void* omlx_x_linear(void* x_handle, void* w_handle, void* scales, void* biases, void* bias_handle, int bits,
-                    int group_size) {
-  return guarded("linear", [&] {
-    const mx::array x = activations(x_handle, "x");
-    Arrays inputs{x};
-    const k::Weight w = weight(w_handle, scales, biases, bits, group_size, inputs);
-    expect(x.ndim() >= 1 && x.shape(-1) == w.cols, "the last axis of x must be K", x);
-    k::Vector bias;
-    if (bias_handle) {
-      const mx::array& b = ref(bias_handle, "bias");
-      expect(b.ndim() == 1 && b.shape(0) == w.rows, "bias must be (N)", b);
-      bias.dtype = dtype_of(b, "bias");
-      inputs.push_back(b);
-    }
-    mx::Shape shape = x.shape();
-    shape.back() = w.rows;
-    const int rows = static_cast<int>(x.size() / static_cast<size_t>(w.cols));
-    const bool has_bias = bias_handle != nullptr;
-    return make(std::move(shape), "omlx_x_linear", std::move(inputs),
-                [w, bias, rows, has_bias](const std::vector<const void*>& in, float* out) {
-                  k::Weight bound = w;
-                  k::Vector b = bias;
-                  const size_t next = point(bound, in, 1);
-                  if (has_bias) b.data = in[next];
-                  k::linear(static_cast<const float*>(in[0]), rows, bound, b, out);
-                });
-  });
-}
 
 void* omlx_x_embedding(void* ids_handle, void* w_handle, void* scales, void* biases, int bits, int group_size) {
   return guarded("embedding", [&] {
@@ -467,6 +439,10 @@ void* omlx_layer_new(void* w_handle, void* scales, void* biases, void* bias_hand
     }
     const size_t next = point(layer->w, data, 0);
     if (bias_handle) layer->bias.data = data[next];
+    if (k::arithmetic() != k::Arithmetic::exact && k::PackedWeight::possible(layer->w)) {
+      layer->packed.emplace(layer->w);
+      layer->w.packed = layer->packed->data();
+    }
     return new LayerHandle(std::move(layer));
   } catch (const std::exception& e) {
     omlx::set_error((std::string("layer_new: ") + e.what()).c_str());
@@ -475,6 +451,24 @@ void* omlx_layer_new(void* w_handle, void* scales, void* biases, void* bias_hand
 }
 
 void omlx_layer_free(void* layer) { delete static_cast<LayerHandle*>(layer); }
+
+void* omlx_x_linear(void* x_handle, void* layer_handle) {
+  return guarded("linear", [&] {
+    if (!layer_handle) throw std::invalid_argument("layer is null");
+    const mx::array x = activations(x_handle, "x");
+    const LayerHandle layer = *static_cast<LayerHandle*>(layer_handle);
+    expect(x.ndim() >= 1 && x.shape(-1) == layer->w.cols, "the last axis of x must be K", x);
+    mx::Shape shape = x.shape();
+    shape.back() = layer->w.rows;
+    const int rows = static_cast<int>(x.size() / static_cast<size_t>(layer->w.cols));
+    return make(std::move(shape), "omlx_x_linear", {x}, [layer, rows](const std::vector<const void*>& in, float* out) {
+      k::Activations& a = shared_activations();
+      a.reset(static_cast<const float*>(in[0]), rows, layer->w.cols);
+      const k::Projection p{layer->w, layer->bias, nullptr, out};
+      k::linear(a, {&p, 1});
+    });
+  });
+}
 
 int omlx_x_project(void* x_handle, void* norm_handle, float eps, double* layers, int n) {
   try {
@@ -704,12 +698,13 @@ int omlx_x_threads(int n) {
 }
 
 int omlx_x_arithmetic(int arithmetic) {
-  if (arithmetic < 0 || arithmetic > static_cast<int>(k::Arithmetic::int8)) {
-    omlx::set_error("arithmetic: must be 0, 1 or 2");
+  if (arithmetic < 0) return static_cast<int>(k::arithmetic());
+  if (arithmetic > static_cast<int>(k::Arithmetic::int8)) {
+    omlx::set_error("arithmetic: must be 0, 1 or 2, or negative to ask");
     return -1;
   }
   k::set_arithmetic(static_cast<k::Arithmetic>(arithmetic));
-  return 0;
+  return arithmetic;
 }
 
 const char* omlx_x_tier(void) {

@@ -38,7 +38,7 @@ int usable_cores() {
 
 class Pool {
  public:
-  explicit Pool(int size) : size_(size) {
+  explicit Pool(int size) : size_(size), shares_(std::make_unique<Share[]>(size_t(size))) {
     for (int id = 1; id < size; id++) workers_.emplace_back([this, id] { work(id); });
   }
 
@@ -62,8 +62,11 @@ class Pool {
     }
     body_ = body;
     context_ = context;
-    count_ = count;
-    next_.store(0, std::memory_order_relaxed);
+    for (int i = 0; i < size_; i++) {
+      Share& share = shares_[i];
+      share.next.store(count * size_t(i) / size_t(size_), std::memory_order_relaxed);
+      share.end = count * size_t(i + 1) / size_t(size_);
+    }
     const uint32_t region = region_.fetch_add(1) + 1;  // opens the region
     if (sleepers_.load() > 0) {
       std::lock_guard lock(sleep_mutex_);
@@ -79,9 +82,11 @@ class Pool {
   }
 
  private:
+  /// Own share first, then what is left of the others'.
   void claim(int id) {
-    for (size_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) {
-      body_(context_, id, i);
+    for (int k = 0; k < size_; k++) {
+      Share& share = shares_[(id + k) % size_];
+      for (size_t i; (i = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;) body_(context_, id, i);
     }
   }
 
@@ -122,9 +127,14 @@ class Pool {
 
   detail::Body body_ = nullptr;
   void* context_ = nullptr;
-  size_t count_ = 0;
 
-  alignas(64) std::atomic<size_t> next_{0};
+  /// Indices that one thread works through, so that it reads memory in one stream.
+  struct alignas(64) Share {
+    std::atomic<size_t> next{0};
+    size_t end = 0;
+  };
+  std::unique_ptr<Share[]> shares_;
+
   alignas(64) std::atomic<uint32_t> region_{0};
   std::atomic<uint32_t> closed_{0};
   std::atomic<bool> stop_{false};

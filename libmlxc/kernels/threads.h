@@ -20,7 +20,8 @@ void parallel(size_t count, Body body, void* context);
 /// Runs f(thread, index) for every index in [0, count), each exactly once, and returns when all are
 /// done. thread < num_threads() names the scratch space that the call may use.
 ///
-/// Indices are claimed in order from one counter. The caller takes part and can finish alone: it
+/// Every thread claims indices of its own share in ascending order, then those that others have left. The caller
+/// takes part and can finish alone: it
 /// waits only for indices that a worker has already claimed, never for a worker that has not woken
 /// up. When another thread is inside parallel(), the caller runs everything itself. f must not throw
 /// and must not call parallel().

@@ -20,18 +20,19 @@ struct IntegerJob {
   const float* d;     // (M, groups): the scales
   const float* sums;  // (M, groups): d * sum of the integers of the group
   int M;
-  const Weight* w;
+  const Weight* w;    // packed
   Vector bias;
   const float* residual;
   float* out;
+  size_t ahead;       // bytes of weights that a matvec fetches ahead; 0: the CPU does so itself
 };
 
-/// The kernels of one integer width of activations. paired: the order of k that weights of 4 bits need.
+/// The kernels of one integer width of activations.
 struct Planes {
   size_t (*row_bytes)(int K);
-  void (*quantize)(const float* x, int K, int group, bool paired, int8_t* steps, float* d, float* sums);
-  /// out rows of all M, columns [n0, n1), n0 a multiple of 16; M <= INTEGER_ROWS. scratch: 16 * K bytes.
-  void (*matvec)(const IntegerJob&, int n0, int n1, uint8_t* scratch);
+  void (*quantize)(const float* x, int K, int group, int8_t* steps, float* d, float* sums);
+  /// out rows of all M, columns [n0, n1), n0 a multiple of 16; M <= INTEGER_ROWS.
+  void (*matvec)(const IntegerJob&, int n0, int n1);
   /// Same for rows [m0, m1); scratch: integer_scratch(w) bytes.
   void (*gemm)(const IntegerJob&, int m0, int m1, int n0, int n1, uint8_t* scratch);
 };
@@ -134,10 +135,16 @@ constexpr int MATVEC_ROWS = 4;
 constexpr int INTEGER_ROWS = 8;
 constexpr int INTEGER_COLUMNS = 32;  // that one GEMM item handles
 
-/// Bytes of scratch for the integer GEMM: copied rows, and panels with scales and biases.
+/// Bytes of 16 columns of a packed weight.
+inline size_t packed_block(const Weight& w) {
+  const size_t K = size_t(w.cols);
+  return K / size_t(w.group) * 32 * size_of(w.dtype) + K * 2 * size_t(w.bits);
+}
+
+/// Bytes of scratch for the integer GEMM: panels with scales and biases.
 inline size_t integer_scratch(const Weight& w) {
-  const size_t groups = (size_t(w.cols) / size_t(w.group) + 3) / 4 * 4;
-  return 16 * size_t(w.cols) + INTEGER_COLUMNS / 16 * (16 * size_t(w.cols) + 128 * groups);
+  const size_t groups = size_t(w.cols) / size_t(w.group);
+  return INTEGER_COLUMNS / 16 * (16 * size_t(w.cols) + 128 * groups);
 }
 
 /// Row stride of a dequantized panel: a multiple of 16, off the powers of two that alias in L1.

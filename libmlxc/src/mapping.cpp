@@ -34,6 +34,7 @@ struct Mapping {
   size_t reserved_bytes;
   char* data;
   size_t bytes;
+  bool in_memory;
   std::atomic<int> references{1};
 };
 
@@ -129,7 +130,7 @@ void* omlx_mapping_open(const char* path, int in_memory) {
     return failed_with_errno(in_memory ? "read" : "map", path);
   }
   live_mappings.fetch_add(1);
-  return new Mapping{static_cast<char*>(reserved), reserved_bytes, data, bytes};
+  return new Mapping{static_cast<char*>(reserved), reserved_bytes, data, bytes, in_memory != 0};
 }
 
 double omlx_mapping_bytes(void* mapping) {
@@ -138,6 +139,11 @@ double omlx_mapping_bytes(void* mapping) {
 
 void* omlx_mapping_data(void* mapping) {
   return static_cast<Mapping*>(mapping)->data;
+}
+
+void omlx_mapping_release_pages(void* handle) {
+  const Mapping* mapping = static_cast<Mapping*>(handle);
+  if (!mapping->in_memory) madvise(mapping->data, mapping->bytes, MADV_DONTNEED);
 }
 
 void omlx_mapping_close(void* mapping) {

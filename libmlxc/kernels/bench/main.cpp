@@ -61,7 +61,11 @@ struct Matrix {
     for (auto& x : scales) x = uint16_t(0x1400 + noise() % 256);  // about 1e-3
     for (auto& x : biases) x = uint16_t(0x9800 + noise() % 256);
     w = {data.data(), scales.data(), biases.data(), DType::f16, bits, 32, rows, cols};
+    if (arithmetic() == Arithmetic::exact) return;
+    packed = std::make_unique<PackedWeight>(w);
+    w.packed = packed->data();
   }
+  std::unique_ptr<PackedWeight> packed;
   double bytes() const { return double(data.size()) * 4 + double(scales.size()) * 4; }
 };
 

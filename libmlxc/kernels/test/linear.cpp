@@ -1,3 +1,4 @@
+#include <optional>
 #include <stdexcept>
 #include "../threads.h"
 #include "check.h"
@@ -85,9 +86,26 @@ std::vector<double> rounding_bounds(const std::vector<float>& x, int M, const ch
 
 bool has_integer_form(const Case& c) { return c.bits > 0 && c.group >= 32; }
 
+/// A weight as layers hold it: packed where integer arithmetic will read it, and then without the original.
+class Bound {
+ public:
+  explicit Bound(const Weight& w) : w_(w) {
+    if (arithmetic() == Arithmetic::exact || !PackedWeight::possible(w)) return;
+    packed_.emplace(w);
+    w_.packed = packed_->data();
+    w_.data = w_.scales = w_.biases = nullptr;
+  }
+  operator const Weight&() const { return w_; }
+
+ private:
+  Weight w_;
+  std::optional<PackedWeight> packed_;
+};
+
 std::vector<float> run(const std::vector<float>& x, int M, const Weight& w, Vector bias, Form form) {
   std::vector<float> out(size_t(M) * w.rows, -1.0f);
-  linear(x.data(), M, w, bias, out.data(), form);
+  const Bound bound(w);
+  linear(x.data(), M, bound, bias, out.data(), form);
   return out;
 }
 
@@ -196,7 +214,8 @@ TEST("linear() computes several projections of one input as each alone, and adds
         std::vector<float> one = residual, two(size_t(M) * 32), three(size_t(M) * 19);
         Activations input;
         input.reset(x.data(), M, K);
-        const Projection all[] = {{a.w, added, one.data(), one.data()}, {b.w, {}, nullptr, two.data()}, {c.w, {}, nullptr, three.data()}};
+        const Bound a_bound(a.w), b_bound(b.w), c_bound(c.w);
+        const Projection all[] = {{a_bound, added, one.data(), one.data()}, {b_bound, {}, nullptr, two.data()}, {c_bound, {}, nullptr, three.data()}};
         linear(input, all);
         check::same(one, first, check::text((tier + " residual, M").c_str(), {M}));
         check::same(two, run(x, M, b.w, {}, Form::automatic), tier + " second");
@@ -217,7 +236,7 @@ TEST("linear_swiglu() gives what the two linear layers and swiglu() give") {
     swiglu(g.data(), u.data(), g.size(), want.data());
     Activations input;
     input.reset(x.data(), M, 128);
-    linear_swiglu(input, gate.w, up.w, got.data());
+    linear_swiglu(input, Bound(gate.w), Bound(up.w), got.data());
     check::same(got, want, check::text("M", {M}));
   }
 }

@@ -71,6 +71,15 @@ class Handles {
   std::vector<void*> all_;
 };
 
+/// omlx_x_linear of a layer that is bound for this once.
+void* linear_once(void* x, void* w, void* scales, void* biases, void* bias, int bits, int group) {
+  void* layer = omlx_layer_new(w, scales, biases, bias, bits, group);
+  if (!layer) return nullptr;
+  void* out = omlx_x_linear(x, layer);
+  omlx_layer_free(layer);
+  return out;
+}
+
 void refused(void* result, const std::string& part) {
   check::that(result == nullptr, "accepted, expected: " + part);
   check::that(last_error.find(part) != std::string::npos, "error is \"" + last_error + "\", expected: " + part);
@@ -89,7 +98,7 @@ TEST("omlx_x_linear() reads what mx::quantize makes, for every number of bits an
         const auto wide = [](const mx::array& a) { return mx::astype(a, mx::float32); };
         const auto w = mx::dequantize(parts[0], wide(parts[1]), wide(parts[2]), group, bits);
         Handles h;
-        const auto got = take(omlx_x_linear(h(x), h(parts[0]), h(parts[1]), h(parts[2]), nullptr, bits, group));
+        const auto got = take(linear_once(h(x), h(parts[0]), h(parts[1]), h(parts[2]), nullptr, bits, group));
         check::that(got.shape() == mx::Shape{2, 3, 48}, "shape");
         check::close(values(got), doubles(mx::matmul(x, mx::transpose(w))), 2e-6, check::text("bits group", {bits, group}));
         const std::vector<int> rows{7, 0, 47};
@@ -108,7 +117,7 @@ TEST("operations take inputs of any layout and any float type") {
   const auto x = mx::transpose(wide);                                  // (10, 64), column-major
   const auto w = mx::transpose(mx::astype(normals(random, {64, 24}), mx::bfloat16));
   const auto bias = mx::broadcast_to(mx::array(0.5f), {24});
-  const auto got = take(omlx_x_linear(h(x), h(w), nullptr, nullptr, h(bias), 0, 0));
+  const auto got = take(linear_once(h(x), h(w), nullptr, nullptr, h(bias), 0, 0));
   const auto want = mx::add(mx::matmul(x, mx::transpose(mx::astype(w, mx::float32))), bias);
   check::close(values(got), doubles(want), 2e-6, "transposed");
   const auto half = mx::astype(x, mx::float16);
@@ -224,7 +233,7 @@ TEST("layers in one operation give the same bits as the operations one after ano
         given.resize(3);
         void* bias = biased ? h(normals(random, {rows})) : nullptr;
         layers.push_back(omlx_layer_new(given[0], given[1], given[2], bias, bits, 32));
-        return [=](void* x) { return omlx_x_linear(x, given[0], given[1], given[2], bias, bits, 32); };
+        return [=](void* x) { return linear_once(x, given[0], given[1], given[2], bias, bits, 32); };
       };
       const auto q = bind(E, E, true), k = bind(16, E, false), gate = bind(F, E, false), up = bind(F, E, false),
                  down = bind(E, F, true);
@@ -284,13 +293,13 @@ TEST("wrong arguments give NULL and a text that names them") {
   void* words = h(mx::zeros({8, 8}, mx::uint32));
   void* scales = h(normals(random, {8, 2}));
   const int before = handles;
-  refused(omlx_x_linear(nullptr, w, nullptr, nullptr, nullptr, 0, 0), "x is null");
-  refused(omlx_x_linear(x, w, nullptr, nullptr, nullptr, 0, 0), "must be K, got shape (2, 64)");
-  refused(omlx_x_linear(x, words, scales, scales, nullptr, 7, 32), "bits");
-  refused(omlx_x_linear(x, words, scales, nullptr, nullptr, 4, 32), "biases is null");
-  refused(omlx_x_linear(x, w, scales, scales, nullptr, 4, 32), "w must be uint32");
-  refused(omlx_x_linear(x, words, scales, scales, h(normals(random, {7})), 4, 32), "bias must be (N)");
-  refused(omlx_x_linear(h(mx::zeros({2, 64}, mx::int32)), words, scales, scales, nullptr, 4, 32), "x must have a float type");
+  refused(linear_once(nullptr, w, nullptr, nullptr, nullptr, 0, 0), "x is null");
+  refused(linear_once(x, w, nullptr, nullptr, nullptr, 0, 0), "must be K, got shape (2, 64)");
+  refused(linear_once(x, words, scales, scales, nullptr, 7, 32), "bits");
+  refused(linear_once(x, words, scales, nullptr, nullptr, 4, 32), "biases is null");
+  refused(linear_once(x, w, scales, scales, nullptr, 4, 32), "w must be uint32");
+  refused(linear_once(x, words, scales, scales, h(normals(random, {7})), 4, 32), "bias must be (N)");
+  refused(linear_once(h(mx::zeros({2, 64}, mx::int32)), words, scales, scales, nullptr, 4, 32), "x must have a float type");
   refused(omlx_x_rms_norm(x, w, 1e-5f), "w must be (E)");
   refused(omlx_x_rope(x, w, 3, 0), "x must be (T, H*D)");
   refused(omlx_x_swiglu(x, w), "up must have the shape of gate");

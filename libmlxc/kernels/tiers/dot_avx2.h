@@ -18,38 +18,18 @@ OMLX_INLINE void store_d(void* p, D d) {
   _mm256_storeu_si256(at + 1, d.b);
 }
 
-/// The 8 lanes of load_block() that begin with row 0 of `p`.
-OMLX_INLINE void load_half(const char* p, size_t stride, __m256i* out) {
-  __m256i z[4];
-#pragma GCC unroll 4
-  for (size_t i = 0; i < 4; i++) {
-    const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + i * stride));
-    const __m128i high = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + (i + 4) * stride));
-    z[i] = _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
-  }
-  const __m256i a = _mm256_unpacklo_epi32(z[0], z[1]), b = _mm256_unpacklo_epi32(z[2], z[3]);
-  const __m256i c = _mm256_unpackhi_epi32(z[0], z[1]), d = _mm256_unpackhi_epi32(z[2], z[3]);
-  out[0] = _mm256_unpacklo_epi64(a, b);
-  out[1] = _mm256_unpackhi_epi64(a, b);
-  out[2] = _mm256_unpacklo_epi64(c, d);
-  out[3] = _mm256_unpackhi_epi64(c, d);
+template <int SHIFT, int MASK>
+OMLX_INLINE __m256i bits_of(__m256i v) {
+  if constexpr (SHIFT > 0) v = _mm256_slli_epi16(v, SHIFT);
+  if constexpr (SHIFT < 0) v = _mm256_srli_epi16(v, -SHIFT);
+  return _mm256_and_si256(v, _mm256_set1_epi8(MASK));
 }
-
-/// out[j], lane n = dword j of the 16 bytes at base + n * stride.
-OMLX_INLINE void load_block(const void* base, size_t stride, D* out) {
-  const char* p = static_cast<const char*>(base);
-  __m256i low[4], high[4];
-  load_half(p, stride, low);
-  load_half(p + 8 * stride, stride, high);
-#pragma GCC unroll 4
-  for (int j = 0; j < 4; j++) out[j] = {low[j], high[j]};
+/// Shifted to the left by SHIFT bits, or to the right where that is negative, and the bits of MASK in every byte.
+template <int SHIFT, int MASK>
+OMLX_INLINE D bits_of(D d) {
+  return {bits_of<SHIFT, MASK>(d.a), bits_of<SHIFT, MASK>(d.b)};
 }
-
-OMLX_INLINE __m256i low_nibbles(__m256i v) { return _mm256_and_si256(v, _mm256_set1_epi8(15)); }
-OMLX_INLINE D low_nibbles(D d) { return {low_nibbles(d.a), low_nibbles(d.b)}; }
-OMLX_INLINE D high_nibbles(D d) {
-  return {low_nibbles(_mm256_srli_epi16(d.a, 4)), low_nibbles(_mm256_srli_epi16(d.b, 4))};
-}
+OMLX_INLINE D either(D a, D b) { return {_mm256_or_si256(a.a, b.a), _mm256_or_si256(a.b, b.b)}; }
 
 /// 16 integral floats within ±32767.
 OMLX_INLINE void to_int16(V v, int16_t* out) {

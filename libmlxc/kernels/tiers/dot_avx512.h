@@ -9,30 +9,14 @@ using D = __m512i;  // 16 lanes of 4 bytes
 OMLX_INLINE D load_d(const void* p) { return _mm512_loadu_si512(p); }
 OMLX_INLINE void store_d(void* p, D d) { _mm512_storeu_si512(p, d); }
 
-/// out[j], lane n = dword j of the 16 bytes at base + n * stride.
-OMLX_INLINE void load_block(const void* base, size_t stride, D* out) {
-  const char* p = static_cast<const char*>(base);
-  const auto row = [p, stride](int n) {
-    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + static_cast<size_t>(n) * stride));
-  };
-  D z[4];
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; i++) {
-    z[i] = _mm512_castsi128_si512(row(i));
-    z[i] = _mm512_mask_broadcast_i32x4(z[i], 0x00f0, row(i + 4));
-    z[i] = _mm512_mask_broadcast_i32x4(z[i], 0x0f00, row(i + 8));
-    z[i] = _mm512_mask_broadcast_i32x4(z[i], 0xf000, row(i + 12));
-  }
-  const D a = _mm512_unpacklo_epi32(z[0], z[1]), b = _mm512_unpacklo_epi32(z[2], z[3]);
-  const D c = _mm512_unpackhi_epi32(z[0], z[1]), d = _mm512_unpackhi_epi32(z[2], z[3]);
-  out[0] = _mm512_unpacklo_epi64(a, b);
-  out[1] = _mm512_unpackhi_epi64(a, b);
-  out[2] = _mm512_unpacklo_epi64(c, d);
-  out[3] = _mm512_unpackhi_epi64(c, d);
+/// Shifted to the left by SHIFT bits, or to the right where that is negative, and the bits of MASK in every byte.
+template <int SHIFT, int MASK>
+OMLX_INLINE D bits_of(D d) {
+  if constexpr (SHIFT > 0) d = _mm512_slli_epi16(d, SHIFT);
+  if constexpr (SHIFT < 0) d = _mm512_srli_epi16(d, -SHIFT);
+  return _mm512_and_si512(d, _mm512_set1_epi8(MASK));
 }
-
-OMLX_INLINE D low_nibbles(D d) { return _mm512_and_si512(d, _mm512_set1_epi8(15)); }
-OMLX_INLINE D high_nibbles(D d) { return low_nibbles(_mm512_srli_epi16(d, 4)); }
+OMLX_INLINE D either(D a, D b) { return _mm512_or_si512(a, b); }
 
 /// 16 integral floats within ±32767.
 OMLX_INLINE void to_int16(V v, int16_t* out) {

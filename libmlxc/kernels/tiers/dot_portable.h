@@ -18,19 +18,14 @@ OMLX_INLINE D load_d(const void* p) {
 }
 OMLX_INLINE void store_d(void* p, D d) { std::memcpy(p, &d.v, 64); }
 
-/// out[j], lane n = dword j of the 16 bytes at base + n * stride.
-OMLX_CALL void load_block(const void* base, size_t stride, D* out) {
-  int32_t lanes[4][16];
-  for (size_t n = 0; n < 16; n++) {
-    int32_t row[4];
-    std::memcpy(row, static_cast<const char*>(base) + n * stride, 16);
-    for (int j = 0; j < 4; j++) lanes[j][n] = row[j];
-  }
-  for (int j = 0; j < 4; j++) out[j] = load_d(lanes[j]);
+/// Shifted to the left by SHIFT bits, or to the right where that is negative, and the bits of MASK in every byte.
+template <int SHIFT, int MASK>
+OMLX_INLINE D bits_of(D d) {
+  if constexpr (SHIFT > 0) d.v <<= SHIFT;
+  if constexpr (SHIFT < 0) d.v >>= -SHIFT;
+  return {d.v & MASK * 0x01010101};
 }
-
-OMLX_INLINE D low_nibbles(D d) { return {d.v & 0x0f0f0f0f}; }
-OMLX_INLINE D high_nibbles(D d) { return {(d.v >> 4) & 0x0f0f0f0f}; }
+OMLX_INLINE D either(D a, D b) { return {a.v | b.v}; }
 
 /// 16 integral floats within ±32767.
 OMLX_CALL void to_int16(V v, int16_t* out) {

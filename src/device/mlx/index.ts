@@ -35,7 +35,14 @@ export {
 } from "./eval.ts";
 export * as fast from "./fast.ts";
 export { type DeviceName, init, libraryDir, setLibraryDir } from "./library.ts";
-export { closeMapping, liveMappings, Mapping, mappedArray, openMapping } from "./mapping.ts";
+export {
+  closeMapping,
+  liveMappings,
+  Mapping,
+  mappedArray,
+  openMapping,
+  releasePages,
+} from "./mapping.ts";
 export * as memory from "./memory.ts";
 export * as native from "./native.ts";
 export * from "./ops/index.ts";

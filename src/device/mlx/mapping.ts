@@ -30,6 +30,11 @@ export function openMapping(path: string, isInMemory = false): Mapping {
   return new Mapping(handle, native().omlx_mapping_bytes(handle));
 }
 
+/** Takes a mapped file's pages out of this process's memory; reading them again brings them back. Nothing where it was read into memory. */
+export function releasePages(mapping: Mapping): void {
+  if (mapping.ptr !== 0) native().omlx_mapping_release_pages(mapping.ptr);
+}
+
 /** No arrays can be made any more; the pages go when the last array over them is freed. */
 export function closeMapping(mapping: Mapping): void {
   const handle = mapping.ptr;

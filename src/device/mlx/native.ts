@@ -33,34 +33,7 @@ function made(handle: number | null, shape: readonly number[]): MxArray {
 
 const address = (a: MxArray | null) => (a === null ? null : a.ptr);
 
-/**
- * x (…, K) times wᵀ plus bias → (…, N).
- *
- * bits 0: w (N, K) float32, float16 or bfloat16, scales and biases null. Else w (N, K·bits/32) uint32 in MLX's affine
- * layout, scales and biases (N, K/groupSize) of one float type; bits 2, 3, 4, 5, 6 or 8. bias (N) of any float type.
- */
-export function linear(
-  x: MxArray,
-  w: MxArray,
-  scales: MxArray | null,
-  biases: MxArray | null,
-  bias: MxArray | null,
-  bits: number,
-  groupSize: number,
-): MxArray {
-  const handle = kernels().omlx_x_linear(
-    x.ptr,
-    w.ptr,
-    address(scales),
-    address(biases),
-    address(bias),
-    bits,
-    groupSize,
-  );
-  return made(handle, x.shape.with(-1, w.shape[0] as number));
-}
-
-/** Rows ids (T) int32 of w → (T, E); the weight forms of `linear`. An id outside of w fails at evaluation. */
+/** Rows ids (T) int32 of w → (T, E); the weight forms of `layerNew`. An id outside of w fails at evaluation. */
 export function embedding(
   ids: MxArray,
   w: MxArray,
@@ -113,7 +86,14 @@ export class Layer {
   }
 }
 
-/** The arguments of `linear`; the arrays may be freed afterwards. */
+/**
+ * Binds x · wᵀ + bias.
+ *
+ * bits 0: w (N, K) float32, float16 or bfloat16, scales and biases null. Else w (N, K·bits/32) uint32 in MLX's affine
+ * layout, scales and biases (N, K/groupSize) of one float type; bits 2, 3, 4, 5, 6 or 8. bias (N) of any float type.
+ * Quantized weights in groups of 32, 64 or 128 are packed, that is copied, unless the arithmetic is "exact" now; then it
+ * stays so for this layer. The arrays may be freed afterwards.
+ */
 export function layerNew(
   w: MxArray,
   scales: MxArray | null,
@@ -139,6 +119,12 @@ export function layerFree(layer: Layer): void {
   const handle = layer.ptr;
   layer.ptr = 0;
   if (handle !== 0) kernels().omlx_layer_free(handle);
+}
+
+/** x (…, K) → (…, N) */
+export function linear(x: MxArray, layer: Layer): MxArray {
+  const handle = kernels().omlx_x_linear(x.ptr, layer.ptr);
+  return made(handle, x.shape.with(-1, layer.rows));
 }
 
 /** Layers of one input, after its RMS norm: x (…, E) → one (…, N) for each layer. */
@@ -414,12 +400,18 @@ export function threads(): number {
 }
 
 /** How activations meet quantized weights: as float32, or rounded to 16 or 8 bits and summed as integers. */
-export type Arithmetic = "exact" | "int16" | "int8";
+export type Arithmetic = (typeof ARITHMETICS)[number];
+
+const ARITHMETICS = ["exact", "int16", "int8"] as const;
 
 /** Sets the arithmetic of the kernels in this process. Not while work is running. */
 export function setArithmetic(arithmetic: Arithmetic): void {
-  const code = { exact: 0, int16: 1, int8: 2 }[arithmetic];
+  const code = ARITHMETICS.indexOf(arithmetic);
   if (kernels().omlx_x_arithmetic(code) < 0) throw nativeError("native");
+}
+
+export function arithmetic(): Arithmetic {
+  return ARITHMETICS[kernels().omlx_x_arithmetic(-1)] as Arithmetic;
 }
 
 /** Instruction set in use, as "avx512vnni" or "portable". */

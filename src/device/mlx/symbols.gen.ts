@@ -7,7 +7,7 @@ export type PointerArg = number | NodeJS.TypedArray | null;
 export type Handle = number | null;
 
 /** Digest of these declarations; the library carries its own. */
-export const CORE_SIGNATURES = "03ced231d51ef12b";
+export const CORE_SIGNATURES = "5da742399b29f5d9";
 
 export const CORE_SYMBOLS = {
   omlx_init: { args: ["i32"], returns: "i32" },
@@ -100,6 +100,7 @@ export const CORE_SYMBOLS = {
   omlx_mapping_open: { args: ["ptr", "i32"], returns: "ptr" },
   omlx_mapping_bytes: { args: ["ptr"], returns: "f64" },
   omlx_mapping_data: { args: ["ptr"], returns: "ptr" },
+  omlx_mapping_release_pages: { args: ["ptr"], returns: "void" },
   omlx_mapping_close: { args: ["ptr"], returns: "void" },
   omlx_live_mappings: { args: [], returns: "i32" },
   omlx_mapping_array: { args: ["ptr", "f64", "ptr", "i32", "i32"], returns: "ptr" },
@@ -198,6 +199,7 @@ export interface CoreSymbols {
   omlx_mapping_open(path: PointerArg, inMemory: number): Handle;
   omlx_mapping_bytes(mapping: PointerArg): number;
   omlx_mapping_data(mapping: PointerArg): Handle;
+  omlx_mapping_release_pages(mapping: PointerArg): void;
   omlx_mapping_close(mapping: PointerArg): void;
   omlx_live_mappings(): number;
   omlx_mapping_array(mapping: PointerArg, offset: number, shape: PointerArg, ndim: number, dtype: number): Handle;
@@ -206,10 +208,9 @@ export interface CoreSymbols {
 }
 
 /** Digest of these declarations; the library carries its own. */
-export const KERNEL_SIGNATURES = "eebdb4c12da72275";
+export const KERNEL_SIGNATURES = "86a50961105e4c40";
 
 export const KERNEL_SYMBOLS = {
-  omlx_x_linear: { args: ["ptr", "ptr", "ptr", "ptr", "ptr", "i32", "i32"], returns: "ptr" },
   omlx_x_embedding: { args: ["ptr", "ptr", "ptr", "ptr", "i32", "i32"], returns: "ptr" },
   omlx_x_rms_norm: { args: ["ptr", "ptr", "f32"], returns: "ptr" },
   omlx_x_rope_table: { args: ["ptr", "ptr", "f32"], returns: "ptr" },
@@ -220,6 +221,7 @@ export const KERNEL_SYMBOLS = {
   omlx_rows_free: { args: ["ptr"], returns: "void" },
   omlx_layer_new: { args: ["ptr", "ptr", "ptr", "ptr", "i32", "i32"], returns: "ptr" },
   omlx_layer_free: { args: ["ptr"], returns: "void" },
+  omlx_x_linear: { args: ["ptr", "ptr"], returns: "ptr" },
   omlx_x_project: { args: ["ptr", "ptr", "f32", "ptr", "i32"], returns: "i32" },
   omlx_x_project_onto: { args: ["ptr", "ptr", "ptr"], returns: "ptr" },
   omlx_x_mlp: { args: ["ptr", "ptr", "f32", "ptr", "ptr", "ptr"], returns: "ptr" },
@@ -238,7 +240,6 @@ export const KERNEL_SYMBOLS = {
 } as const satisfies Record<string, FFIFunction>;
 
 export interface KernelSymbols {
-  omlx_x_linear(x: PointerArg, w: PointerArg, scales: PointerArg, biases: PointerArg, bias: PointerArg, bits: number, groupSize: number): Handle;
   omlx_x_embedding(ids: PointerArg, w: PointerArg, scales: PointerArg, biases: PointerArg, bits: number, groupSize: number): Handle;
   omlx_x_rms_norm(x: PointerArg, w: PointerArg, eps: number): Handle;
   omlx_x_rope_table(positions: PointerArg, invFreq: PointerArg, scale: number): Handle;
@@ -249,6 +250,7 @@ export interface KernelSymbols {
   omlx_rows_free(rows: PointerArg): void;
   omlx_layer_new(w: PointerArg, scales: PointerArg, biases: PointerArg, bias: PointerArg, bits: number, groupSize: number): Handle;
   omlx_layer_free(layer: PointerArg): void;
+  omlx_x_linear(x: PointerArg, layer: PointerArg): Handle;
   omlx_x_project(x: PointerArg, norm: PointerArg, eps: number, layers: PointerArg, n: number): number;
   omlx_x_project_onto(x: PointerArg, layer: PointerArg, residual: PointerArg): Handle;
   omlx_x_mlp(x: PointerArg, norm: PointerArg, eps: number, gate: PointerArg, up: PointerArg, down: PointerArg): Handle;

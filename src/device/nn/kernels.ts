@@ -44,7 +44,11 @@ export interface Rotation {
  * Weights are bound once, at load; what a form keeps beyond them it adds to `owned`.
  */
 export interface Kernels {
-  readonly mode: "native" | "stock";
+  /**
+   * Where weights should lie: in memory with huge pages when every step walks through them there; else the mapped file
+   * will do, since they are copied as they are bound, or the device decides.
+   */
+  placement(isQuantized: boolean): "memory" | "file";
   linear(matrix: Matrix, bias: mx.MxArray | null): Linear;
   embedding(matrix: Matrix): Embedding;
   rmsNorm(weight: mx.MxArray, eps: number): Norm;
@@ -84,7 +88,10 @@ export interface Kernels {
   dispose(): void;
 }
 
-/** Own CPU kernels: float32 activations over the weights as they lie in the mapped file. */
+/**
+ * Own CPU kernels. Quantized weights are packed as they are bound, unless the arithmetic of the process is "exact": that
+ * reads them as they are.
+ */
 export function nativeKernels(): Kernels {
   const owned: mx.MxArray[] = [];
   const norms: mx.native.RowNorms[] = [];
@@ -96,9 +103,12 @@ export function nativeKernels(): Kernels {
     return layer;
   };
   return {
-    mode: "native",
-    linear: (m, bias) => (x) =>
-      mx.native.linear(x, m.weight, m.scales, m.biases, bias, m.bits, m.groupSize),
+    placement: (isQuantized) =>
+      isQuantized && mx.native.arithmetic() !== "exact" ? "file" : "memory",
+    linear(matrix, bias) {
+      const bound = bind({ matrix, bias });
+      return (x) => mx.native.linear(x, bound);
+    },
     embedding: (m) => (ids) =>
       mx.native.embedding(ids, m.weight, m.scales, m.biases, m.bits, m.groupSize),
     rmsNorm: (weight, eps) => (x) => mx.native.rmsNorm(x, weight, eps),
@@ -174,7 +184,7 @@ export function stockKernels(dtype: mx.Dtype): Kernels {
     return made;
   };
   const kernels: Kernels = {
-    mode: "stock",
+    placement: () => "file",
     linear(m, bias) {
       const b = bias ? cast(bias) : null;
       const plus = (y: mx.MxArray) => (b ? mx.add(y, b) : y);

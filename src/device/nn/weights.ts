@@ -68,6 +68,16 @@ export class Weights {
     this.#isInMemory = 2 * this.bytes <= freemem();
   }
 
+  /** Whether matrices are quantized, any of them. */
+  get isQuantized(): boolean {
+    return [...this.#tensors.keys()].some((name) => name.endsWith(".scales"));
+  }
+
+  /** Takes mapped files out of this process's memory; what is read again comes back from the page cache. */
+  releasePages(): void {
+    for (const mapping of this.#mappings.values()) mx.releasePages(mapping);
+  }
+
   has(name: string): boolean {
     return this.#tensors.has(name);
   }

@@ -62,8 +62,10 @@ export async function openCheckpoint(path: string): Promise<Checkpoint> {
     weightBytes: weights.bytes,
     build(kernels) {
       try {
-        if (kernels.mode === "native") weights.preferMemory();
-        return buildDecoder(FAMILIES[type](config), weights, kernels);
+        if (kernels.placement(weights.isQuantized) === "memory") weights.preferMemory();
+        const model = buildDecoder(FAMILIES[type](config), weights, kernels);
+        weights.releasePages();
+        return model;
       } catch (error) {
         kernels.dispose();
         weights.dispose();
