@@ -1,21 +1,28 @@
 /** The one entry of both processes: the command line, or an engine that works for it. */
 import { ENGINE_SUBCOMMAND } from "#core/contract";
-import { setGrammarWorkerUrl } from "#device/grammar";
-import { setLibraryDir } from "#device/mlx";
-import { runEngine } from "#device/runner";
 import { unpackEmbedded } from "#embedded";
-import { runCli } from "#front/cli";
 import packageJson from "../package.json" with { type: "json" };
 
+// Each process loads its own half only: a start is short.
 const args = process.argv.slice(2);
+if (args[0] === ENGINE_SUBCOMMAND) void beEngine();
+else void beCli();
 
-if (args[0] === ENGINE_SUBCOMMAND) {
+async function beEngine(): Promise<void> {
   const { libraryDir } = unpackEmbedded();
+  const [{ setLibraryDir }, { setGrammarWorkerUrl }, { runEngine }] = await Promise.all([
+    import("#device/mlx"),
+    import("#device/grammar"),
+    import("#device/runner"),
+  ]);
   if (libraryDir !== undefined) setLibraryDir(libraryDir);
   // A compiled binary resolves a Worker's entry only from here.
   setGrammarWorkerUrl(new URL("./device/grammar/worker.ts", import.meta.url));
-  void runEngine();
-} else {
+  await runEngine();
+}
+
+async function beCli(): Promise<void> {
+  const { runCli } = await import("#front/cli");
   runCli(args, {
     version: packageJson.version,
     bundledModels: () => unpackEmbedded().modelsDir,

@@ -51,17 +51,15 @@ export function routeDetail(doc: RouteDoc) {
       : {
           requestBody: {
             required: true,
-            content: { "application/json": { schema: jsonSchema(body, "input") } },
+            content: { "application/json": lazily(body, "input") },
           },
         }),
     responses: {
       200: {
         description: stream === undefined ? "The answer" : "The answer, whole or streamed",
         content: {
-          "application/json": { schema: jsonSchema(answer, "output") },
-          ...(stream === undefined
-            ? {}
-            : { "text/event-stream": { schema: jsonSchema(stream, "output") } }),
+          "application/json": lazily(answer, "output"),
+          ...(stream === undefined ? {} : { "text/event-stream": lazily(stream, "output") }),
         },
       },
       ...Object.fromEntries(
@@ -69,13 +67,13 @@ export function routeDetail(doc: RouteDoc) {
           status,
           {
             description,
-            content: { "application/json": { schema: jsonSchema(answer, "output") } },
+            content: { "application/json": lazily(answer, "output") },
           },
         ]),
       ),
       default: {
         description: "An error",
-        content: { "application/json": { schema: jsonSchema(errors, "output") } },
+        content: { "application/json": lazily(errors, "output") },
       },
     },
     ...(doc.isOpen === true ? { security: [] } : {}),
@@ -89,6 +87,17 @@ function parametersIn(place: "path" | "query", schemas: Readonly<Record<string, 
     required: place === "path" || !schema.safeParse(undefined).success,
     schema: jsonSchema(schema, "input"),
   }));
+}
+
+/** The schema is made when the document is asked for: all of them together take as long as the rest of a start. */
+function lazily(schema: z.ZodType, io: "input" | "output"): { readonly schema: JsonSchema } {
+  let made: JsonSchema | undefined;
+  return {
+    get schema() {
+      made ??= jsonSchema(schema, io);
+      return made;
+    },
+  };
 }
 
 function jsonSchema(schema: z.ZodType, io: "input" | "output"): JsonSchema {

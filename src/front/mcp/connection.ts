@@ -1,13 +1,11 @@
-import { Client } from "@modelcontextprotocol/sdk/client/index.js";
-import { SSEClientTransport } from "@modelcontextprotocol/sdk/client/sse.js";
-import { StdioClientTransport } from "@modelcontextprotocol/sdk/client/stdio.js";
-import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
+import type { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import type { Transport } from "@modelcontextprotocol/sdk/shared/transport.js";
-import { ToolListChangedNotificationSchema } from "@modelcontextprotocol/sdk/types.js";
 import { log } from "#core/log";
 import type { McpServerConfig, McpTarget } from "./config.ts";
 import { boundedFetch } from "./fetch.ts";
 import { failure, type McpResult, readResult } from "./result.ts";
+
+type Sdk = typeof import("./sdk.ts");
 
 export type McpState = "disconnected" | "connecting" | "connected" | "error";
 
@@ -147,19 +145,21 @@ export class McpConnection {
   async #connect(target: McpTarget): Promise<void> {
     this.#triedAtMs = performance.now();
     this.#become("connecting", this.#error);
-    const client = new Client({ name: "omlx", version: this.#version });
+    const sdk = await import("./sdk.ts");
+    if (this.#isStopped) return;
+    const client = new sdk.Client({ name: "omlx", version: this.#version });
     const timeout = Math.max(MIN_CONNECT_MS, this.config.timeoutMs);
     try {
-      const transport = makeTransport(target);
+      const transport = makeTransport(sdk, target);
       client.onclose = () => this.#lose(client, "the connection was closed");
-      this.#watch(client, transport);
+      this.#watch(sdk, client, transport);
       await withinTime(client.connect(transport, { timeout }), timeout);
       if (this.#isStopped) throw new Error("stopped");
       const list = async () => {
         this.#tools = await this.#list(client);
       };
       if (client.getServerCapabilities()?.tools) {
-        client.setNotificationHandler(ToolListChangedNotificationSchema, () => {
+        client.setNotificationHandler(sdk.ToolListChangedNotificationSchema, () => {
           list().catch((error: unknown) => this.#note("cannot list tools", messageOf(error)));
         });
         await list();
@@ -175,7 +175,7 @@ export class McpConnection {
   }
 
   /** What a server writes that is no message: logged for those who look, bounded for everybody. */
-  #watch(client: Client, transport: Transport): void {
+  #watch({ StdioClientTransport }: Sdk, client: Client, transport: Transport): void {
     let noise = 0;
     client.onerror = (error) => {
       this.#note("error", messageOf(error));
@@ -239,10 +239,10 @@ export class McpConnection {
   }
 }
 
-function makeTransport(target: McpTarget): Transport {
+function makeTransport(sdk: Sdk, target: McpTarget): Transport {
   if (target.transport === "stdio") {
     const { command, args, env, cwd } = target;
-    return new StdioClientTransport({
+    return new sdk.StdioClientTransport({
       command,
       args: [...args],
       env: { ...env },
@@ -253,8 +253,8 @@ function makeTransport(target: McpTarget): Transport {
   const url = new URL(target.url);
   const options = { requestInit: { headers: { ...target.headers } }, fetch: boundedFetch };
   return target.transport === "sse"
-    ? new SSEClientTransport(url, options)
-    : (new StreamableHTTPClientTransport(url, options) as Transport);
+    ? new sdk.SSEClientTransport(url, options)
+    : (new sdk.StreamableHTTPClientTransport(url, options) as Transport);
 }
 
 /** Whether a failed call says that the server is not there, rather than that the tool failed. */
