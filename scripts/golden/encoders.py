@@ -12,6 +12,7 @@ import random
 import shutil
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import sentencepiece
@@ -24,6 +25,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 ROOT = Path(__file__).resolve().parents[2] / "test" / "fixtures"
 VOCABULARY = 400
 MAX_TOKENS = 128
+COLBERT_WIDTH = 40
 
 def random_texts(count: int) -> list[str]:
     """Texts of all lengths from the letters and words of the passages."""
@@ -233,6 +235,18 @@ def gemma3():
     }
 
 
+def llama(**over):
+    return {"model_type": "llama", **{k: v for k, v in QWEN.items() if k != "head_dim"}, "rope_theta": 10000.0, **over}
+
+
+def mistral():
+    """As E5's: a window that longer texts outgrow."""
+    return {**llama(tie_word_embeddings=False), "model_type": "mistral", "head_dim": 8, "sliding_window": 24}
+
+
+# every row has whole groups of 32
+WIDE = {"intermediate_size": 64}
+
 PROMPTS = {"query": "query: ", "document": "title: none | text: "}
 POOLINGS = ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 FLAGS = {
@@ -254,6 +268,13 @@ EMBEDDERS = {
     "qwen3-embedding": ({"model_type": "qwen3", **QWEN, "rope_theta": 1000000.0}, "Qwen3Model", bpe_end, ["lasttoken"], {"prompts": None}),
     "qwen2-embedding": ({"model_type": "qwen2", **{k: v for k, v in QWEN.items() if k != "head_dim"}}, "Qwen2Model", bpe_end, ["lasttoken"], {}),
     "embedding-gemma": (gemma3(), "Gemma3TextModel", gemma, ["mean"], {"prompts": "query", "dense": True}),
+    "bge-m3": (xlm(), "XLMRobertaModel", unigram, ["cls"], {"heads": True}),
+    "llama-embedding": (llama(), "LlamaModel", bpe_end, ["lasttoken"], {}),
+    "mistral-embedding": (mistral(), "MistralModel", gemma, ["lasttoken"], {}),
+    "bert-4bit": (bert(**WIDE), "BertModel", wordpiece, ["mean"], {"bits": 4}),
+    "modernbert-4bit": (modern(**WIDE), "ModernBertModel", bpe_cls, ["mean"], {"bits": 4}),
+    "qwen3-embedding-4bit": ({"model_type": "qwen3", **QWEN, **WIDE}, "Qwen3Model", bpe_end, ["lasttoken"], {"bits": 4}),
+    "embedding-gemma-4bit": ({**gemma3(), **WIDE}, "Gemma3TextModel", gemma, ["mean"], {"bits": 4, "dense": True, "mlx": True}),
 }
 
 # name → config, architecture, tokenizer
@@ -265,6 +286,8 @@ RERANKERS = {
     "modernbert-mean-reranker": (modern(**LABEL, classifier_pooling="mean"), "ModernBertForSequenceClassification", bpe_cls),
     "qwen3-reranker": ({"model_type": "qwen3", **QWEN, "max_position_embeddings": 512}, "Qwen3ForCausalLM", bpe_plain),
     "qwen3-labels-reranker": ({"model_type": "qwen3", **QWEN, "max_position_embeddings": 512, **LABEL}, "Qwen3ForSequenceClassification", bpe_plain),
+    "xlm-roberta-4bit-reranker": (xlm(**LABEL, **WIDE), "XLMRobertaForSequenceClassification", unigram),
+    "qwen3-4bit-reranker": ({"model_type": "qwen3", **QWEN, **WIDE, "max_position_embeddings": 512}, "Qwen3ForCausalLM", bpe_plain),
 }
 
 
@@ -301,7 +324,42 @@ def save_tokenizer(made: tuple[Tokenizer, dict], folder: Path, limit: int) -> No
     )
 
 
-def save_model(config: dict, architecture: str, make, folder: Path, seed: int) -> torch.nn.Module:
+def quantize(model: torch.nn.Module, bits: int) -> dict:
+    """
+    As MLX's converters do it to a float16 checkpoint: matrices and embeddings in groups of 32.
+
+    The model gets what the numbers stand for, widened to float32; returned is what is stored.
+    """
+    import mlx.core as mx
+
+    stored = {}
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            half = mx.array(value.half().numpy())
+            if value.ndim == 2 and value.shape[1] % 32 == 0:
+                packed, scales, biases = mx.quantize(half, group_size=32, bits=bits)
+                path = name.removesuffix("weight")
+                stored |= {name: packed, f"{path}scales": scales, f"{path}biases": biases}
+                wide = mx.dequantize(packed, scales.astype(mx.float32), biases.astype(mx.float32), group_size=32, bits=bits)
+            else:
+                stored[name] = half
+                wide = half.astype(mx.float32)
+            value.copy_(torch.from_numpy(np.array(wide)))
+    return stored
+
+
+def save_quantized(folder: Path, stored: dict, bits: int) -> None:
+    """Replaces the float32 weights that the reference libraries read."""
+    import mlx.core as mx
+
+    mx.save_safetensors(str(folder / "model.safetensors"), stored, metadata={"format": "mlx"})
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"torch_dtype": "float16", "quantization": {"group_size": 32, "bits": bits, "mode": "affine"}}
+    write_json(folder / "config.json", config)
+
+
+def save_model(config: dict, architecture: str, make, folder: Path, seed: int, bits: int = 0) -> tuple[torch.nn.Module, dict]:
+    """@returns the model and, if it is to be quantized, what will be stored."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     tokenizer = make()
@@ -321,11 +379,12 @@ def save_model(config: dict, architecture: str, make, folder: Path, seed: int) -
         model = AutoModel.from_config(built)
     model = model.float().eval()
     fill(model, seed)
+    stored = quantize(model, bits) if bits else {}
     model.save_pretrained(folder)
     # the config as it is published, not as this version of the library would write it
     write_json(folder / "config.json", {**config, "torch_dtype": "float32"})
     save_tokenizer(tokenizer, folder, config["max_position_embeddings"] - (2 if "xlm" in config["model_type"] else 0))
-    return model
+    return model, stored
 
 
 def modules_of(*types: str) -> list[dict]:
@@ -352,20 +411,50 @@ def numbers(rows: np.ndarray) -> str:
     return base64.b64encode(np.ascontiguousarray(rows, dtype="<f4").tobytes()).decode()
 
 
+def save_heads(folder: Path, hidden: int) -> None:
+    """BGE-M3's, as FlagEmbedding saves them and in the published ones' float16."""
+    rng = np.random.default_rng(11)
+    for name, outputs in [("sparse_linear", 1), ("colbert_linear", COLBERT_WIDTH)]:
+        weight = rng.standard_normal((outputs, hidden)).astype(np.float32) / np.sqrt(hidden)
+        bias = 0.2 * rng.standard_normal(outputs).astype(np.float32)
+        torch.save({"weight": torch.from_numpy(weight).half(), "bias": torch.from_numpy(bias).half()}, folder / f"{name}.pt")
+
+
+def flag_embedding(folder: Path, texts: list[str]) -> dict:
+    """FlagEmbedding's lexical weights and ColBERT vectors."""
+    for training in ("datasets", "accelerate", "peft", "ir_datasets", "wandb"):
+        sys.modules.setdefault(training, MagicMock(__spec__=None))
+    from FlagEmbedding.inference.embedder.encoder_only.m3 import M3Embedder
+
+    model = M3Embedder(str(folder), use_fp16=False, devices="cpu", pooling_method="cls", colbert_dim=COLBERT_WIDTH)
+    out = model.encode(texts, batch_size=1, max_length=MAX_TOKENS, return_sparse=True, return_colbert_vecs=True)
+    return {
+        "lexical_weights": [{k: float(v) for k, v in weights.items()} for weights in out["lexical_weights"]],
+        "colbert_width": COLBERT_WIDTH,
+        "colbert_vecs": [numbers(rows) for rows in out["colbert_vecs"]],
+    }
+
+
 def embedder(name: str) -> None:
     config, architecture, make, pooling, more = EMBEDDERS[name]
     folder = ROOT / "encoders" / name
-    save_model(config, architecture, make, folder, seed=sum(map(ord, name)))
+    bits = more.get("bits", 0)
+    _, stored = save_model(config, architecture, make, folder, seed=sum(map(ord, name)), bits=bits)
     hidden = config["hidden_size"]
     types = ["Transformer", "Pooling"]
     if more.get("dense"):
         from safetensors.torch import save_file
 
         rng = np.random.default_rng(5)
-        for i, (inputs, outputs) in enumerate([(hidden, 48), (48, hidden)]):
+        for i, (inputs, outputs) in enumerate([(hidden, 64 if bits else 48), (64 if bits else 48, hidden)]):
             path = folder / f"{i + 2}_Dense"
             write_json(path / "config.json", {"in_features": inputs, "out_features": outputs, "bias": False, "activation_function": "torch.nn.modules.linear.Identity"})
             weight = rng.standard_normal((outputs, inputs)).astype(np.float32) / np.sqrt(inputs)
+            if bits:
+                linear = torch.nn.Linear(inputs, outputs, bias=False)
+                linear.weight.data = torch.from_numpy(weight).float()
+                stored |= {f"dense.{i}.{key}": value for key, value in quantize(linear, bits).items()}
+                weight = linear.weight.detach().numpy()
             save_file({"linear.weight": torch.from_numpy(weight).float()}, path / "model.safetensors")
             types.append("Dense")
     if more.get("normalize", True):
@@ -411,6 +500,17 @@ def embedder(name: str) -> None:
         for prompt in PROMPTS:
             add(pooling, legacy, prompt)
     add(pooling, legacy, None)  # last: its file stays
+    if more.get("heads"):
+        save_heads(folder, hidden)
+        golden |= flag_embedding(folder, texts)
+    if bits:
+        save_quantized(folder, stored, bits)
+    if more.get("mlx"):
+        # MLX's converters leave the folders out and put the matrices into the model's own file
+        for path in folder.glob("[0-9]_*"):
+            shutil.rmtree(path)
+        mlx_names = {f"model.{k}" if not k.startswith("dense") else k: v for k, v in stored.items()}
+        save_quantized(folder, mlx_names, bits)
     write_json(ROOT / "golden" / "encoders" / f"{name}.json", golden)
 
 
@@ -435,7 +535,10 @@ INSTRUCT = "Given a web search query, retrieve relevant passages that answer the
 def reranker(name: str) -> None:
     config, architecture, make = RERANKERS[name]
     folder = ROOT / "encoders" / name
-    model = save_model(config, architecture, make, folder, seed=sum(map(ord, name)))
+    bits = 4 if "4bit" in name else 0
+    model, stored = save_model(config, architecture, make, folder, seed=sum(map(ord, name)), bits=bits)
+    if bits:
+        save_quantized(folder, stored, bits)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     golden = {"queries": []}
     for query, documents in QUERIES.items():

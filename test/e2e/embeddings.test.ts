@@ -21,6 +21,9 @@ import {
   ENCODER_MODELS,
   readEmbedder,
   readMiniLm,
+  readReranker,
+  readTokenGolden,
+  unpackRows,
 } from "../helpers/encoders.ts";
 import { runPython } from "../helpers/python.ts";
 import {
@@ -64,7 +67,13 @@ function poison(path: string): void {
 }
 
 interface Answer {
-  readonly data: readonly { readonly index: number; readonly embedding: number[] }[];
+  readonly data: readonly {
+    readonly index: number;
+    readonly embedding: number[];
+    readonly lexical_weights?: Readonly<Record<string, number>>;
+    readonly colbert_vecs?: readonly (readonly number[])[];
+  }[];
+  readonly warnings?: readonly string[];
   readonly usage: { readonly prompt_tokens: number; readonly total_tokens: number };
 }
 
@@ -112,8 +121,9 @@ describe("all-MiniLM-L6-v2", () => {
     expect(answer.usage).toEqual({ prompt_tokens: used, total_tokens: used });
     const cut = numTokens.flatMap((n, i) => (n > maxTokens ? [`input[${i}]`] : []));
     expect(cut.length).toBeGreaterThan(0);
+    expect(answer.warnings).toEqual([expect.stringContaining(`truncated: ${cut[0]}`)]);
     // an answer that takes long has sent its headers before
-    if (warnings !== null) expect(warnings).toContain(`truncated: ${cut[0]}`);
+    if (warnings !== null) expect(warnings).toBe(answer.warnings?.join("; ") ?? "");
   });
 
   test("puts paraphrases closer than strangers", async () => {
@@ -154,7 +164,11 @@ describe("all-MiniLM-L6-v2", () => {
  * Texts whose token ids are not the reference's: transformers composes characters for Qwen2, which this tokenizer.json does
  * not say; emoji joined by U+200D come out of the SentencePiece normalizer in another number of unknown tokens.
  */
-const OTHER_TOKENS: Readonly<Record<string, number>> = { "qwen2-embedding": 15, "xlm-roberta": 11 };
+const OTHER_TOKENS: Readonly<Record<string, number>> = {
+  "bge-m3": 11,
+  "qwen2-embedding": 15,
+  "xlm-roberta": 11,
+};
 
 test.each(EMBEDDER_NAMES)(
   "%s: prompts and token counts are sentence-transformers'",
@@ -172,11 +186,66 @@ test.each(EMBEDDER_NAMES)(
       });
       const scale = Math.max(1, ...vectors.map((v) => Math.hypot(...v)));
       const worst = Math.max(...got.map((row, i) => distance(row, vectors[i] ?? [])));
-      expect(worst / scale).toBeLessThanOrEqual(1e-5);
+      // activations meet quantized weights with 16 bits
+      expect(worst / scale).toBeLessThanOrEqual(name.includes("4bit") ? 2e-4 : 1e-5);
       expect(answer.usage.prompt_tokens).toBe(ids.flat().length);
     }
   },
 );
+
+describe("lexical weights and token vectors", () => {
+  const model = "tiny/bge-m3";
+  const asked = { model, return_sparse: true, return_colbert_vecs: true };
+  const isSame = (_: unknown, i: number) => i !== OTHER_TOKENS["bge-m3"];
+
+  test("are FlagEmbedding's, beside the same vectors", async () => {
+    const golden = await readTokenGolden();
+    const input = golden.texts.filter(isSame);
+    const { vectors, answer } = await embed({ ...asked, input });
+    const { vectors: alone, answer: plain } = await embed({ model, input });
+    expect(vectors).toEqual(alone);
+    expect(Object.keys(plain.data[0] ?? {})).toEqual(["object", "index", "embedding"]);
+    const weights = golden.lexicalWeights.filter(isSame);
+    const rows = golden.colbertVecs.filter(isSame);
+    answer.data.forEach(({ lexical_weights = {}, colbert_vecs = [] }, i) => {
+      const ids = Object.keys(weights[i] ?? {}).toSorted((a, b) => Number(a) - Number(b));
+      expect(Object.keys(lexical_weights)).toEqual(ids);
+      const wanted = ids.map((id) => weights[i]?.[id] ?? Number.NaN);
+      expect(distance(Object.values(lexical_weights), wanted)).toBeLessThan(1e-5);
+      expect(colbert_vecs).toHaveLength(rows[i]?.length ?? -1);
+      for (const [t, row] of colbert_vecs.entries()) {
+        expect(distance(row, rows[i]?.[t] ?? [])).toBeLessThan(1e-5);
+      }
+    });
+  });
+
+  test("come as base64 where vectors do, and dimensions cut only those", async () => {
+    const body = { ...asked, input: "first text", dimensions: 8 };
+    const { answer } = await embed(body);
+    const packed = await embed({ ...body, encoding_format: "base64" });
+    const [float, base64] = [answer.data[0], packed.answer.data[0]];
+    expect(float?.embedding).toHaveLength(8);
+    const unpacked = base64?.colbert_vecs?.map((row) => [
+      ...(unpackRows(String(row), 40)[0] ?? []),
+    ]);
+    expect(unpacked).toEqual(float?.colbert_vecs?.map((row) => [...row]));
+    expect(base64?.lexical_weights).toEqual(float?.lexical_weights ?? {});
+  });
+
+  test.each([
+    ["weights", { model: MINILM, input: "a", return_sparse: true }, "return_sparse"],
+    ["vectors", { model: MINILM, input: "a", return_colbert_vecs: true }, "return_colbert_vecs"],
+    [
+      "vectors of too many tokens",
+      { ...asked, input: Array(2048).fill(Array(110).fill(9)) },
+      "return_colbert_vecs",
+    ],
+    ["a number", { model, input: "a", return_sparse: 1 }, "return_sparse"],
+  ])("%s that cannot be given are a 400", async (_, body, param) => {
+    const { status, json } = await post(body);
+    expect({ status, param: json.error?.param }).toEqual({ status: 400, param });
+  });
+});
 
 describe("official clients", () => {
   const client = () => new OpenAI({ baseURL: server.baseURL, apiKey: "none", maxRetries: 0 });
@@ -254,6 +323,7 @@ describe("input", () => {
       const { answer, warnings } = await embed({ model: MINILM, input: long, ...asked });
       expect(answer.usage.prompt_tokens).toBe(256);
       expect(warnings).toBe("truncated: input[0]");
+      expect(answer.warnings).toEqual(["truncated: input[0]"]);
     }
     const { answer } = await embed({ model: MINILM, input: long, truncate_prompt_tokens: 16 });
     expect(answer.usage.prompt_tokens).toBe(16);
@@ -341,18 +411,107 @@ describe("models of other kinds", () => {
   });
 });
 
-test("an engine that dies ends its requests with an error and comes back", async () => {
-  const before = new Set(await childrenOf(server.pid));
-  await embed({ model: "tiny/modernbert", input: "start" });
-  const after = await childrenOf(server.pid);
-  const engine = after.find((pid) => !before.has(pid));
-  if (engine === undefined) return; // it was there before: the next line would end another model's
-  process.kill(engine, "SIGKILL");
-  const vectors = await eventually(async () => {
-    const { status, json } = await post({ model: "tiny/modernbert", input: "again" });
-    return status === 200 ? json.data : undefined;
-  }, "the model's return");
-  expect(vectors).toHaveLength(1);
+describe("a server with one encoder", () => {
+  // long enough to be interrupted: a minute of work and more
+  const input = Array<number[]>(2048).fill(Array<number>(250).fill(2773));
+  let small: TestServer;
+  beforeAll(async () => {
+    const only = join(models, "only");
+    mkdirSync(only);
+    symlinkSync(join(models, MINILM), join(only, MINILM));
+    small = await startServer({ modelDirs: [only], args: ["--threads", "1"] });
+  });
+  afterAll(() => small.stop());
+
+  const ask = (body: object, signal?: AbortSignal) =>
+    fetch(`${small.baseURL}/embeddings`, {
+      method: "POST",
+      body: JSON.stringify({ model: MINILM, ...body }),
+      ...(signal ? { signal } : {}),
+    });
+  const active = async () => {
+    const health = (await (await fetch(`${small.origin}/health`)).json()) as {
+      active_requests: number;
+    };
+    return health.active_requests;
+  };
+  /** The engine works on the only request: it answers a shorter one that came later. */
+  const underWay = async () => {
+    await eventually(async () => ((await active()) === 1 ? true : undefined), "a request");
+    expect((await ask({ input: "in between" })).status).toBe(200);
+    expect(await active()).toBe(1);
+  };
+
+  test("a single text overtakes two thousand long ones, and a client that leaves ends the work", async () => {
+    expect((await ask({ input: "start" })).status).toBe(200);
+    const controller = new AbortController();
+    const pending = ask({ input }, controller.signal);
+    await underWay();
+    controller.abort();
+    await expect(pending).rejects.toThrow();
+    await eventually(async () => ((await active()) === 0 ? true : undefined), "an idle server");
+    expect(await small.outputHas(/embeddings .*end=cancelled/)).toContain("end=cancelled");
+    const engines = await childrenOf(small.pid);
+    expect((await ask({ input: "next" })).status).toBe(200);
+    // by the same engine: it was not stopped for it
+    expect(await childrenOf(small.pid)).toEqual(engines);
+  });
+
+  test("an engine that dies ends its requests with an error, and another one takes over", async () => {
+    const [engine, ...others] = await childrenOf(small.pid);
+    expect(others).toEqual([]);
+    const pending = ask({ input });
+    await underWay();
+    process.kill(engine as number, "SIGKILL");
+    const { error } = (await (await pending).json()) as { error: { code: string } };
+    expect(error.code).toBe("engine_dead");
+    const { data } = (await eventually(async () => {
+      const response = await ask({ input: "again" });
+      return response.status === 200 ? await response.json() : undefined;
+    }, "the model's return")) as Answer;
+    expect(data[0]?.embedding).toHaveLength(384);
+    const [successor] = await childrenOf(small.pid);
+    expect(successor).not.toBe(engine);
+  });
+});
+
+describe("--model-kind", () => {
+  test("says what a folder is for where its files say another", async () => {
+    const folder = join(models, "kinds");
+    mkdirSync(folder);
+    const judge = join(folder, "judge");
+    cpSync(join(ENCODER_MODELS, "qwen3-reranker"), judge, { recursive: true });
+    const list = async (...args: string[]) => {
+      const program = ["list", "--json", "--model-dir", folder, ...args];
+      const { stdout } = await runProgram(program);
+      return (JSON.parse(stdout) as { id: string; kind: string }[]).find((m) => m.id === "judge");
+    };
+    expect((await list())?.kind).toBe("llm");
+    expect((await list("--model-kind", "judge=embedding"))?.kind).toBe("embedding");
+    await using other = await startServer({
+      modelDirs: [folder],
+      args: ["--threads", "1", "--model-kind", "judge=reranker"],
+    });
+    const [golden] = (await readReranker("qwen3-reranker")).queries;
+    const { query = "", documents = [], scores = [] } = golden ?? {};
+    const response = await fetch(`${other.baseURL}/score`, {
+      method: "POST",
+      body: JSON.stringify({ model: "judge", text_1: query, text_2: documents }),
+    });
+    const { data } = (await response.json()) as { data: { score: number }[] };
+    expect(
+      distance(
+        data.map((d) => d.score),
+        scores,
+      ),
+    ).toBeLessThan(1e-5);
+  });
+
+  test("of no known kind is a wrong command line", async () => {
+    const { code, stderr } = await runProgram(["list", "--model-kind", "judge=oracle"]);
+    expect(code).toBe(2);
+    expect(stderr).toContain("--model-kind");
+  });
 });
 
 test("omlx embed prints a vector a line", async () => {

@@ -24,6 +24,16 @@ export interface EmbedderGolden {
   }[];
 }
 
+/** What FlagEmbedding computes beside the vectors, for each text. */
+export interface TokenGolden {
+  readonly texts: readonly string[];
+  readonly ids: readonly number[][];
+  /** By token id, as a string. */
+  readonly lexicalWeights: readonly Readonly<Record<string, number>>[];
+  /** Of all tokens but the first. */
+  readonly colbertVecs: readonly (readonly Float32Array[])[];
+}
+
 export interface RerankerGolden {
   readonly queries: readonly {
     readonly query: string;
@@ -50,6 +60,17 @@ export async function readEmbedder(name: string): Promise<EmbedderGolden> {
       ...c,
       vectors: unpackRows(c.vectors, c.width),
     })),
+  };
+}
+
+/** Of bge-m3. */
+export async function readTokenGolden(): Promise<TokenGolden> {
+  const { texts, ids, lexical_weights, colbert_vecs, colbert_width } = await read("bge-m3");
+  return {
+    texts,
+    ids,
+    lexicalWeights: lexical_weights,
+    colbertVecs: colbert_vecs.map((rows: string) => unpackRows(rows, colbert_width)),
   };
 }
 

@@ -1,3 +1,6 @@
+/** Numbers for each token of a text, beside the text's row: a weight as a word to search for, a vector (BGE-M3). */
+export type TokenOutput = "lexical" | "colbert";
+
 /**
  * Texts that a model turns into numbers, a row for each: vectors of an embedding model, scores of a reranker.
  */
@@ -10,6 +13,8 @@ export interface EncodeRequest {
   readonly ends: Int32Array;
   /** Where the second part of each text begins (a reranker's document), counted within the text; null: all have one part. */
   readonly seconds: Int32Array | null;
+  /** What is asked for beside the rows; the model must have it (LoadedInfo.tokenWidths). */
+  readonly tokenOutputs: readonly TokenOutput[];
 }
 
 /** What the device floor answers to an EncodeRequest. The last event is always "done"; errors are thrown. */
@@ -20,5 +25,7 @@ export type EncodeEvent =
       readonly texts: Int32Array;
       /** Their rows, LoadedInfo.rowWidth numbers each. */
       readonly values: Float32Array;
+      /** What was asked for of their tokens, text after text in the order of `texts`. */
+      readonly tokens: Readonly<Partial<Record<TokenOutput, Float32Array>>>;
     }
   | { readonly kind: "done" };

@@ -1,4 +1,4 @@
-import type { EncodeEvent, EncodeRequest } from "./encode.ts";
+import type { EncodeEvent, EncodeRequest, TokenOutput } from "./encode.ts";
 import type { ErrorData } from "./errors.ts";
 import type { ModelKind } from "./model.ts";
 import type { TokenEvent, TokenRequest } from "./tokens.ts";
@@ -49,6 +49,8 @@ export interface LoadedInfo {
   readonly eosIds: readonly number[];
   /** Numbers per text that an encoder gives: dimensions of a vector, 1 for a score; 0: the model generates. */
   readonly rowWidth?: number | undefined;
+  /** Numbers per token that an encoder can give beside its rows. */
+  readonly tokenWidths?: Readonly<Partial<Record<TokenOutput, number>>> | undefined;
 }
 
 export interface EngineStats {

@@ -11,3 +11,4 @@ export * from "./gguf.ts";
 export * from "./gguf-convert/convert.ts";
 export * from "./safetensors.ts";
 export * from "./sentence.ts";
+export * from "./token-heads.ts";

@@ -336,7 +336,9 @@ function globWeights(folder: string): readonly string[] {
   }
   const named = all.filter((name) => name.startsWith("model"));
   const names =
-    named.length > 0 ? named : all.filter((name) => !/^(?:adapter|consolidated)/.test(name));
+    named.length > 0
+      ? named
+      : all.filter((name) => !/^(?:adapter|consolidated|sparse_linear|colbert_linear)/.test(name));
   if (names.length === 0) {
     throw loadError(`Cannot load weights of "${basename(folder)}": it has no safetensors file`);
   }

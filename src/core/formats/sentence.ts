@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { basename, join } from "node:path";
 import { encoderFamily } from "#core/contract";
 import type { ModelConfig } from "./config.ts";
@@ -28,6 +29,8 @@ export interface DenseModule {
 export interface SentencePipeline {
   readonly pooling: readonly PoolingMode[];
   readonly dense: readonly DenseModule[];
+  /** Matrices after those whose folders a conversion left out. */
+  readonly lostDense: readonly string[];
   /** Vectors have length 1. */
   readonly normalizes: boolean;
   /** Tokens of one text, what the tokenizer puts around it included. */
@@ -52,6 +55,7 @@ export function readSentencePipeline(folder: string, config: ModelConfig): Sente
   const defaultName = settings["default_prompt_name"];
   const poolingFolder = paths("Pooling")[0] ?? "1_Pooling";
   const pooling = readJsonFile(join(folder, poolingFolder, "config.json"));
+  const dense = paths("Dense");
   for (const { type } of modules) {
     if (!KNOWN_MODULES.has(type)) {
       throw loadError(`Cannot read modules.json: the module "${type}" is not supported`);
@@ -59,7 +63,8 @@ export function readSentencePipeline(folder: string, config: ModelConfig): Sente
   }
   return {
     pooling: pooling === null ? defaultPooling(folder, config) : readPooling(pooling),
-    dense: paths("Dense").map((path) => readDense(join(folder, path))),
+    dense: dense.flatMap((path) => readDense(join(folder, path)) ?? []),
+    lostDense: dense.filter((path) => !existsSync(join(folder, path, "config.json"))),
     normalizes: modules.length === 0 || paths("Normalize").length > 0,
     maxTokens: maxTokensOf(folder, config, paths("Transformer")[0] ?? ""),
     prompts,
@@ -144,9 +149,10 @@ function defaultPooling(folder: string, config: ModelConfig): readonly PoolingMo
 
 const CLS_NAMES = /bge-|snowflake-arctic|mxbai|gte-modernbert/i;
 
-function readDense(path: string): DenseModule {
+/** null: there is no such folder. */
+function readDense(path: string): DenseModule | null {
   const raw = readJsonFile(join(path, "config.json"));
-  if (raw === null) throw loadError(`Cannot read the module "${basename(path)}": no config.json`);
+  if (raw === null) return null;
   const f = new Fields(raw, `${basename(path)}/config.json`);
   const name = (f.text("activation_function") ?? "Identity").split(".").at(-1)?.toLowerCase() ?? "";
   const activation = ACTIVATIONS[name];

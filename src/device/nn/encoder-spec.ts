@@ -1,4 +1,5 @@
-import type { DenseModule, PoolingMode, RopeConfig } from "#core/formats";
+import type { TokenOutput } from "#core/contract";
+import type { PoolingMode, RopeConfig, TensorInfo } from "#core/formats";
 
 export type Activation = "gelu" | "geluTanh" | "silu" | "relu" | "tanh" | "sigmoid" | "identity";
 
@@ -63,13 +64,31 @@ export interface HeadLayerSpec {
   readonly norm: string | null;
 }
 
+/** A matrix behind the model's rows. */
+export interface HeadMatrixSpec {
+  readonly path: string;
+  /** In files of its own; null: among the model's. */
+  readonly tensors: ReadonlyMap<string, TensorInfo> | null;
+  readonly inputs: number;
+  readonly outputs: number;
+  readonly activation: Activation;
+}
+
+/** Numbers for each token, beside the text's row. */
+export interface TokenHeadSpec extends HeadMatrixSpec {
+  readonly output: TokenOutput;
+  /** Each token's numbers have length 1. */
+  readonly normalizes: boolean;
+}
+
 /** What a text's row is made of its tokens' rows. */
 export type HeadSpec =
   | {
       readonly kind: "vector";
       readonly pooling: readonly PoolingMode[];
-      readonly dense: readonly DenseModule[];
+      readonly dense: readonly HeadMatrixSpec[];
       readonly normalizes: boolean;
+      readonly tokens: readonly TokenHeadSpec[];
     }
   /** A classifier's labels: one is a logit, of several the last one's share counts. */
   | {

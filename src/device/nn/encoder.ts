@@ -1,3 +1,4 @@
+import type { TokenOutput } from "#core/contract";
 import * as mx from "#device/mlx";
 import type { EncoderKernels, SumNorm, TextSpan } from "./encoder-kernels.ts";
 import { buildLinear, buildNorm, type EncoderParts, scoped, splitLinear } from "./encoder-parts.ts";
@@ -21,6 +22,8 @@ export interface EncodeBatch {
   readonly ends: Int32Array;
   /** 0 or 1 for each row: the part of the text that it belongs to. */
   readonly parts: Int32Array;
+  /** What to compute for single tokens; the model must have it. */
+  readonly tokenOutputs: readonly TokenOutput[];
 }
 
 /** A model that gives one row of numbers for each text, as the runner sees it. */
@@ -28,6 +31,8 @@ export interface Encoder {
   readonly vocabSize: number;
   /** Numbers per text. */
   readonly width: number;
+  /** What it can give for single tokens, and how many numbers that is. */
+  readonly tokenWidths: Readonly<Partial<Record<TokenOutput, number>>>;
   /** Units of work that `begin` cuts a batch of so many blocks into, about equally long. */
   readonly unitsPerBlock: number;
   /**
@@ -45,6 +50,8 @@ export interface EncodePass {
   advance(): boolean;
   /** (texts, width) after the last unit. */
   readonly rows: Float32Array;
+  /** (T, width) for what was asked for, after the last unit. */
+  readonly tokens: Readonly<Partial<Record<TokenOutput, Float32Array>>>;
   /** Frees what the pass still holds. */
   dispose(): void;
 }
@@ -86,6 +93,7 @@ export function buildEncoder(
   return {
     vocabSize: spec.vocab,
     width: head.width,
+    tokenWidths: Object.fromEntries([...head.tokens].map(([name, { width }]) => [name, width])),
     unitsPerBlock: 2 * layers.length + 1,
     begin: (batch, maxRows) =>
       new Pass({ batch, maxRows, embed, layers, finalNorm, head, makers, hidden: spec.hidden }),
@@ -121,6 +129,7 @@ interface Block {
 
 class Pass implements EncodePass {
   rows: Float32Array = new Float32Array();
+  tokens: Readonly<Partial<Record<TokenOutput, Float32Array>>> = {};
   readonly #options: PassOptions;
   readonly #blocks: Block[];
   readonly #work: Generator<void>;
@@ -214,6 +223,9 @@ class Pass implements EncodePass {
     }
     this.dispose();
     this.rows = head.rows(states, batch.ends);
+    this.tokens = Object.fromEntries(
+      batch.tokenOutputs.map((name) => [name, head.tokens.get(name)?.rows(states)]),
+    );
   }
 }
 

@@ -1,8 +1,9 @@
-import { type DenseModule, type ModelConfig, readTensors } from "#core/formats";
+import type { TokenOutput } from "#core/contract";
+import type { ModelConfig } from "#core/formats";
 import * as mx from "#device/mlx";
 import { buildLinear, buildNorm, type EncoderParts, scoped } from "./encoder-parts.ts";
-import type { EncoderSpec, HeadSpec } from "./encoder-spec.ts";
-import type { Linear, Matrix } from "./kernels.ts";
+import type { EncoderSpec, HeadMatrixSpec, HeadSpec } from "./encoder-spec.ts";
+import type { Matrix } from "./kernels.ts";
 import { normalizeRow, poolRows } from "./pooling.ts";
 import { Weights } from "./weights.ts";
 
@@ -15,8 +16,18 @@ export interface Head {
    * @returns (texts, width)
    */
   rows(states: Float32Array, ends: Int32Array): Float32Array;
+  /** What there is for single tokens. */
+  readonly tokens: ReadonlyMap<TokenOutput, TokenHead>;
   dispose(): void;
 }
+
+export interface TokenHead {
+  readonly width: number;
+  /** (T, E) → (T, width) */
+  rows(states: Float32Array): Float32Array;
+}
+
+const NO_TOKENS: ReadonlyMap<TokenOutput, TokenHead> = new Map();
 
 type Stage = (x: mx.MxArray) => mx.MxArray;
 
@@ -32,26 +43,46 @@ export function buildHead(spec: EncoderSpec, parts: EncoderParts): Head {
 }
 
 function vectorHead(
-  { pooling, dense, normalizes }: Extract<HeadSpec, { kind: "vector" }>,
+  { pooling, dense, normalizes, tokens }: Extract<HeadSpec, { kind: "vector" }>,
   { hidden }: EncoderSpec,
   parts: EncoderParts,
 ): Head {
   const opened: Weights[] = [];
-  const stages = dense.map((module) => denseStage(module, parts, opened));
+  const stages = dense.map((matrix) => matrixStage(matrix, parts, opened));
   const pooled = pooling.length * hidden;
   const width = dense.at(-1)?.outputs ?? pooled;
   return {
     width,
     rows(states, ends) {
       const out = through(stages, pool(states, ends, hidden, pooling), pooled);
-      if (normalizes)
-        for (let at = 0; at < out.length; at += width) normalizeRow(out.subarray(at, at + width));
+      if (normalizes) normalizeRows(out, width);
       return out;
     },
+    tokens: new Map(
+      tokens.map((spec): [TokenOutput, TokenHead] => [
+        spec.output,
+        tokenHead(matrixStage(spec, parts, opened), spec.inputs, spec.outputs, spec.normalizes),
+      ]),
+    ),
     dispose() {
       for (const weights of opened) weights.dispose();
     },
   };
+}
+
+function tokenHead(stage: Stage, inputs: number, width: number, normalizes: boolean): TokenHead {
+  return {
+    width,
+    rows(states) {
+      const out = through([stage], states, inputs);
+      if (normalizes) normalizeRows(out, width);
+      return out;
+    },
+  };
+}
+
+function normalizeRows(rows: Float32Array, width: number): void {
+  for (let at = 0; at < rows.length; at += width) normalizeRow(rows.subarray(at, at + width));
 }
 
 /** sigmoid of the only label's logit, or softmax's share of the last label. */
@@ -79,6 +110,7 @@ function labelsHead(
         shareOfLast(logits.subarray(i * labels, (i + 1) * labels)),
       );
     },
+    tokens: NO_TOKENS,
     dispose() {},
   };
 }
@@ -118,6 +150,7 @@ function nextTokenHead(
         shareOfLast(logits.subarray(2 * i, 2 * i + 2)),
       );
     },
+    tokens: NO_TOKENS,
     dispose() {},
   };
 }
@@ -148,17 +181,16 @@ function through(stages: readonly Stage[], rows: Float32Array, width: number): F
   });
 }
 
-/** A module's own weight file: "linear.weight", "linear.bias". */
-function denseStage(module: DenseModule, parts: EncoderParts, opened: Weights[]): Stage {
-  const weights = new Weights(module.path, NO_CONFIG, readTensors(module.path));
-  opened.push(weights);
-  const linear: Linear = buildLinear("linear", module.outputs, module.inputs, {
-    ...parts,
-    weights,
-  });
-  weights.audit([]);
-  return (x) => parts.more.activate(module.activation, linear(x));
+function matrixStage(spec: HeadMatrixSpec, parts: EncoderParts, opened: Weights[]): Stage {
+  let { weights } = parts;
+  if (spec.tensors) {
+    weights = new Weights(spec.path, NO_CONFIG, spec.tensors);
+    opened.push(weights);
+  }
+  const linear = buildLinear(spec.path, spec.outputs, spec.inputs, { ...parts, weights });
+  if (spec.tensors) weights.audit([]);
+  return (x) => parts.more.activate(spec.activation, linear(x));
 }
 
-/** These files say nothing of quantization. */
+/** Such files say nothing of quantization. */
 const NO_CONFIG: Pick<ModelConfig, "quantization"> = { quantization: null };

@@ -4,6 +4,7 @@ import {
   type ErrorData,
   invalidRequest,
   OmlxError,
+  type TokenOutput,
   toErrorData,
 } from "#core/contract";
 import type { EncodePass, Encoder } from "#device/zoo";
@@ -153,10 +154,13 @@ export class EncodeDesk {
     this.#tokens += tokens;
     this.#learn(tokens, spentMs);
     const { width } = this.#options.encoder;
-    const byRequest = Map.groupBy(
-      texts.map((text, row) => ({ ...text, row })),
-      ({ request }) => request.id,
-    );
+    let firstToken = 0;
+    const placed = texts.map((text, row) => {
+      const place = { ...text, row, firstToken };
+      firstToken += text.ids.length;
+      return place;
+    });
+    const byRequest = Map.groupBy(placed, ({ request }) => request.id);
     return [...byRequest]
       .filter(([id]) => this.#queue.isOpen(id))
       .map(([id, mine]) => {
@@ -165,10 +169,18 @@ export class EncodeDesk {
           values.set(pass.rows.subarray(row * width, (row + 1) * width), i * width);
         });
         const indices = Int32Array.from(mine, ({ index }) => index);
+        const asked = mine[0]?.request.tokenOutputs ?? [];
+        const tokens = Object.fromEntries(
+          asked.map((name) => [name, pick(pass.tokens[name], this.#tokenWidth(name), mine)]),
+        );
         const isLast = this.#queue.settle(id, mine.length);
-        const rows: EncodeEvent = { kind: "rows", texts: indices, values };
+        const rows: EncodeEvent = { kind: "rows", texts: indices, values, tokens };
         return { id, events: isLast ? [rows, { kind: "done" }] : [rows] };
       });
+  }
+
+  #tokenWidth(name: TokenOutput): number {
+    return this.#options.encoder.tokenWidths[name] ?? 0;
   }
 
   /** A mean over the last batches; the first one, which also pages the weights in, counts least. */
@@ -184,8 +196,10 @@ export class EncodeDesk {
   }
 
   /** Stock MLX reads beyond its tables for an id or a position that the model does not have. */
-  #check({ ids, ends }: EncodeRequest): void {
+  #check({ ids, ends, tokenOutputs }: EncodeRequest): void {
     const { encoder, contextWindow } = this.#options;
+    const missing = tokenOutputs.find((name) => this.#tokenWidth(name) === 0);
+    if (missing !== undefined) throw invalidRequest(`The model has no ${missing} head`);
     const bad = ids.find((id) => id < 0 || id >= encoder.vocabSize);
     if (bad !== undefined) {
       throw invalidRequest(`Cannot read token ${bad}: the model has ${encoder.vocabSize} tokens`);
@@ -217,5 +231,23 @@ function layOut(texts: readonly QueuedText[], tokens: number) {
     at += text.ids.length;
     ends[i] = at;
   });
-  return { ids, parts, ends };
+  const asked = texts.flatMap(({ request }) => request.tokenOutputs);
+  return { ids, parts, ends, tokenOutputs: [...new Set(asked)] };
+}
+
+/** The numbers of some texts' tokens, text after text. */
+function pick(
+  all: Float32Array | undefined,
+  width: number,
+  texts: readonly { readonly ids: Int32Array; readonly firstToken: number }[],
+): Float32Array {
+  const numTokens = texts.reduce((sum, { ids }) => sum + ids.length, 0);
+  const out = new Float32Array(numTokens * width);
+  let at = 0;
+  for (const { ids, firstToken } of texts) {
+    const size = ids.length * width;
+    out.set(all?.subarray(firstToken * width, firstToken * width + size) ?? [], at);
+    at += size;
+  }
+  return out;
 }

@@ -114,6 +114,7 @@ export async function loadEncoder(
       blockTokens: BLOCK_TOKENS,
       eosIds: [],
       rowWidth: encoder.width,
+      tokenWidths: encoder.tokenWidths,
     },
   };
 }

@@ -32,6 +32,7 @@ export async function embed(args: readonly string[], context: CliContext): Promi
         inputType: null,
         truncateAt: taken.has("--truncate") ? 0 : null,
         dimensions,
+        tokenOutputs: [],
       },
       abort.signal,
     );

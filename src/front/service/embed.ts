@@ -1,4 +1,4 @@
-import { invalidRequest, OmlxError } from "#core/contract";
+import { invalidRequest, OmlxError, type TokenOutput } from "#core/contract";
 import type { Lease, Pool } from "#front/pool";
 import { encodeRows } from "./encode.ts";
 
@@ -17,25 +17,34 @@ export interface EmbedRequest {
   readonly truncateAt: number | null;
   /** Numbers that are kept of each vector; null: all. */
   readonly dimensions: number | null;
+  /** What to give beside the vectors; the model must have a head for it. */
+  readonly tokenOutputs: readonly TokenOutput[];
 }
+
+/** How much a text is about each of its tokens, by token id. */
+export type LexicalWeights = ReadonlyMap<number, number>;
 
 export interface EmbedResult {
   readonly model: string;
   readonly vectors: readonly Float32Array[];
+  /** For each text; null: not asked for. */
+  readonly lexicalWeights: readonly LexicalWeights[] | null;
+  /** For each text a vector of every token but the first; null: not asked for. */
+  readonly tokenVectors: readonly (readonly Float32Array[])[] | null;
   readonly promptTokens: number;
-  /** Indices of the texts that were cut. */
-  readonly cut: readonly number[];
 }
 
 /**
  * Turns texts into vectors.
  *
+ * @param onRead called with the texts that were cut, before the model sees them
  * @throws {OmlxError} model_not_found, invalid_request, context_length, bad_output, overloaded, model_load, engine_dead, cancelled …
  */
 export async function embed(
   pool: Pool,
   request: EmbedRequest,
   signal: AbortSignal,
+  onRead?: (cut: readonly number[]) => void,
 ): Promise<EmbedResult> {
   using lease = await pool.lease(request.model ?? undefined, signal, "embed");
   const width = lease.engine.info.rowWidth ?? 0;
@@ -46,15 +55,79 @@ export async function embed(
       "dimensions",
     );
   }
+  const { tokenOutputs } = request;
+  for (const name of tokenOutputs) checkHead(lease, name);
   const { cut, ...texts } = await tokenize(lease, request);
-  const rows = await encodeRows(lease, texts, param, signal);
+  onRead?.(cut);
+  checkSize(lease, request, texts.ids.length);
+  const { rows, tokens } = await encodeRows(lease, { ...texts, tokenOutputs }, param, signal);
+  const { ids, ends } = texts;
+  const { wordlessIds } = lease.text;
+  const weights = tokens.get("lexical");
+  const tokenRows = tokens.get("colbert");
   const isCut = dimensions !== null && dimensions < width;
   return {
     model: lease.entry.id,
     vectors: isCut ? rows.map((row) => shorten(row, dimensions)) : rows,
-    promptTokens: texts.ids.length,
-    cut,
+    lexicalWeights:
+      weights?.map((w, i) =>
+        lexicalWeights(ids.subarray(ends[i - 1] ?? 0, ends[i]), w, wordlessIds),
+      ) ?? null,
+    tokenVectors: tokenRows?.map((part) => vectorsOf(lease, part)) ?? null,
+    promptTokens: ids.length,
   };
+}
+
+const REQUEST_FIELDS: Readonly<Record<TokenOutput, string>> = {
+  lexical: "return_sparse",
+  colbert: "return_colbert_vecs",
+};
+const HEADS: Readonly<Record<TokenOutput, string>> = {
+  lexical: "sparse_linear",
+  colbert: "colbert_linear",
+};
+
+function checkHead({ engine, entry }: Lease, name: TokenOutput): void {
+  if (engine.info.tokenWidths?.[name] !== undefined) return;
+  throw invalidRequest(
+    `Model "${entry.id}" gives one vector for each text only: its folder has no ${HEADS[name]}`,
+    REQUEST_FIELDS[name],
+  );
+}
+
+/** Numbers of token vectors in one answer: those of a text that fills BGE-M3's window, which are 170 MB as JSON. */
+const MAX_TOKEN_NUMBERS = 1 << 23;
+
+function checkSize({ engine }: Lease, { tokenOutputs }: EmbedRequest, numTokens: number): void {
+  if (!tokenOutputs.includes("colbert")) return;
+  const maxTokens = Math.floor(MAX_TOKEN_NUMBERS / (engine.info.tokenWidths?.colbert ?? 1));
+  if (numTokens <= maxTokens) return;
+  throw invalidRequest(
+    `Cannot give a vector for each of ${numTokens} tokens: ${maxTokens} is the most for one request`,
+    REQUEST_FIELDS.colbert,
+  );
+}
+
+/** The largest weight of each token of a text; those that frame it or mean nothing have none, as in FlagEmbedding. */
+function lexicalWeights(
+  ids: Int32Array,
+  weights: Float32Array,
+  wordless: ReadonlySet<number>,
+): LexicalWeights {
+  const largest = new Map<number, number>();
+  weights.forEach((weight, i) => {
+    const id = ids[i] as number;
+    if (weight > (largest.get(id) ?? 0) && !wordless.has(id)) largest.set(id, weight);
+  });
+  return largest;
+}
+
+/** Without the first token, which stands for the whole text. */
+function vectorsOf({ engine }: Lease, rows: Float32Array): Float32Array[] {
+  const width = engine.info.tokenWidths?.colbert ?? 1;
+  return Array.from({ length: rows.length / width - 1 }, (_, i) =>
+    rows.subarray((i + 1) * width, (i + 2) * width),
+  );
 }
 
 /** The first numbers of a vector, with length 1 again (arXiv:2205.13147). */

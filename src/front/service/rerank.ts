@@ -18,24 +18,24 @@ export interface RerankResult {
   /** For each document, in the order of the request: 0 to 1. */
   readonly scores: readonly number[];
   readonly promptTokens: number;
-  /** Indices of the documents that were cut. */
-  readonly cut: readonly number[];
 }
 
 /**
  * Tells how well documents answer a query.
  *
+ * @param onRead called with the documents that were cut, before the model sees them
  * @throws {OmlxError} model_not_found, invalid_request, context_length, bad_output, overloaded, model_load, engine_dead, cancelled …
  */
 export async function rerank(
   pool: Pool,
   request: RerankRequest,
   signal: AbortSignal,
+  onRead?: (cut: readonly number[]) => void,
 ): Promise<RerankResult> {
   using lease = await pool.lease(request.model ?? undefined, signal, "rerank");
   const { query, documents, truncateAt, instruction } = request;
   const { contextWindow } = lease.engine.info;
-  const { cut, ...texts } = await lease.text.encodeTexts({
+  const { cut, ...pairs } = await lease.text.encodeTexts({
     kind: "pairs",
     query,
     documents,
@@ -44,11 +44,12 @@ export async function rerank(
     mayCut: truncateAt !== null,
     param: "documents",
   });
-  const rows = await encodeRows(lease, texts, "documents", signal);
+  onRead?.([...cut]);
+  const texts = { ...pairs, tokenOutputs: [] };
+  const { rows } = await encodeRows(lease, texts, "documents", signal);
   return {
     model: lease.entry.id,
     scores: rows.map(([score]) => score as number),
-    promptTokens: texts.ids.length,
-    cut: [...cut],
+    promptTokens: pairs.ids.length,
   };
 }

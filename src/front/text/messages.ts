@@ -70,6 +70,8 @@ export interface LoadedText {
   /** Texts that an embedding model wants before its inputs, by name. */
   readonly prompts: readonly (readonly [name: string, text: string])[];
   readonly defaultPrompt: string | null;
+  /** Ids of tokens that stand for no part of a text: its begin and end, padding, what is not known. */
+  readonly wordlessIds: readonly number[];
 }
 
 export type FromText =

@@ -24,6 +24,8 @@ const NO_VOCABULARY: Vocabulary = {
   stripsBlank: false,
 };
 
+const WORDLESS = ["cls_token", "eos_token", "pad_token", "unk_token"];
+
 /** One model's tokenizer and chat template; lives in the Worker. */
 export class ModelText {
   readonly loaded: LoadedText;
@@ -83,6 +85,7 @@ export class ModelText {
       newlineIds: this.tokenizer.encode("\n"),
       prompts: [...(this.#encoder?.pipeline?.prompts ?? [])],
       defaultPrompt: this.#encoder?.pipeline?.defaultPrompt ?? null,
+      wordlessIds: WORDLESS.flatMap((name) => this.tokenizer.idOf(namedTokens[name] ?? "") ?? []),
     };
   }
 

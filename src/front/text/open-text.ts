@@ -52,6 +52,8 @@ export interface TextModel {
   readonly prompts: ReadonlyMap<string, string>;
   /** The one before inputs that name none. */
   readonly defaultPrompt: string | null;
+  /** Tokens that stand for no part of a text. */
+  readonly wordlessIds: ReadonlySet<number>;
   /** How many prompt tokens `encode` would give, whatever the window. */
   countTokens(request: ChatRequest): Promise<number>;
   /** Reads the answer to `prompt`, which `encode` made of `request`. */
@@ -159,6 +161,10 @@ class WorkerTextModel implements TextModel {
 
   get defaultPrompt(): string | null {
     return this.#loaded.defaultPrompt;
+  }
+
+  get wordlessIds(): ReadonlySet<number> {
+    return new Set(this.#loaded.wordlessIds);
   }
 
   /** A long list goes in parts, so that other requests get their turns. */

@@ -8,7 +8,7 @@ import { type AddedToken, splitAtTokens, TokenTrie } from "./added-tokens.ts";
  */
 export class Tokenizer {
   readonly addedTokens: readonly AddedToken[];
-  /** tokenizer_config.json's bos_token, eos_token, unk_token, pad_token and sep_token. */
+  /** tokenizer_config.json's bos_token, eos_token, unk_token, pad_token, sep_token and cls_token. */
   readonly namedTokens: Readonly<Record<string, string>>;
   readonly #pipeline: Pipeline;
   readonly #model: NonNullable<Pipeline["model"]>;
@@ -217,7 +217,7 @@ function addedTokensOf(file: JsonObject, config: JsonObject): readonly AddedToke
   return [...byId.values()];
 }
 
-const NAMED = ["bos_token", "eos_token", "unk_token", "pad_token", "sep_token"];
+const NAMED = ["bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token"];
 
 function namedTokensOf(config: JsonObject): Readonly<Record<string, string>> {
   const out: Record<string, string> = {};

@@ -1,11 +1,13 @@
 /** Every encoder family against sentence-transformers and transformers in float32, by both forms of the kernels. */
 import { afterAll, describe, expect, test } from "bun:test";
-import { cpSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { KernelMode } from "#core/contract";
+import { layoutSafetensors, type TensorInfo } from "#core/formats";
 import * as mx from "#device/mlx";
 import type { Encoder } from "#device/zoo";
+import { readTorchTensors } from "../../../src/core/formats/torch-file.ts";
 import { loadEncoder } from "../../../src/device/runner/load.ts";
 import {
   distance,
@@ -14,6 +16,7 @@ import {
   RERANKER_NAMES,
   readEmbedder,
   readReranker,
+  readTokenGolden,
 } from "../../helpers/encoders.ts";
 
 const scratch = mkdtempSync(join(tmpdir(), "omlx-encoders-"));
@@ -23,13 +26,14 @@ async function open(
   path: string,
   purpose: "embedding" | "reranker",
   kernels: KernelMode,
+  threads = 1,
 ): Promise<Encoder> {
   const { encoder, info } = await loadEncoder(
     {
       modelPath: path,
       purpose,
       kernels,
-      threads: 0,
+      threads, // a region of two waits long for a thread that a busy machine does not run
       contextWindow: 0,
       cacheBytes: 0,
       maxRunning: 1,
@@ -40,6 +44,29 @@ async function open(
   );
   expect(info.kernels).toBe(kernels);
   return encoder;
+}
+
+/** Dense weights meet the same activations in both forms of the own kernels. */
+const modesOf = (name: string): readonly KernelMode[] =>
+  name.includes("4bit") ? ["native", "exact", "stock"] : ["native", "stock"];
+
+/** Activations meet quantized weights with 16 bits. */
+const toleranceOf = (name: string, kernels: KernelMode): number =>
+  kernels === "native" && name.includes("4bit") ? 2e-4 : 1e-5;
+
+/** A safetensors file of float16 tensors that lie in other files. */
+function safetensorsOf(tensors: readonly TensorInfo[]): Uint8Array {
+  const layout = layoutSafetensors(
+    tensors.map((tensor) => ({ ...tensor, dtype: "F16" })),
+    {},
+  );
+  const bytes = new Uint8Array(layout.fileBytes);
+  bytes.set(layout.start);
+  for (const { name, file, byteOffset, byteLength } of tensors) {
+    const data = readFileSync(file).subarray(byteOffset, byteOffset + byteLength);
+    bytes.set(data, layout.byteOffsets.get(name));
+  }
+  return bytes;
 }
 
 /** Rows of some texts that pass through side by side. */
@@ -56,7 +83,7 @@ function encode(
     at += text.length;
     return at;
   });
-  const pass = encoder.begin({ ids, ends, parts }, maxRows);
+  const pass = encoder.begin({ ids, ends, parts, tokenOutputs: [] }, maxRows);
   while (!pass.advance());
   const { rows } = pass;
   return texts.map((_, i) => rows.slice(i * encoder.width, (i + 1) * encoder.width));
@@ -66,26 +93,24 @@ function encode(
 function withPooling(name: string, pooling: object, index: number): string {
   const path = join(scratch, `${name}-${index}`);
   cpSync(join(ENCODER_MODELS, name), path, { recursive: true });
+  if (!existsSync(join(path, "1_Pooling"))) return path;
   writeFileSync(join(path, "1_Pooling", "config.json"), JSON.stringify(pooling));
   return path;
 }
 
 describe.each(EMBEDDER_NAMES)("%s", (name) => {
-  test.each(["native", "stock"] as const)(
-    "%s vectors agree with sentence-transformers",
-    async (kernels) => {
-      const golden = await readEmbedder(name);
-      for (const [index, { pooling, width, vectors, ids }] of golden.cases.entries()) {
-        const encoder = await open(withPooling(name, pooling, index), "embedding", kernels);
-        expect(encoder.width).toBe(width);
-        const rows = encode(encoder, ids);
-        const scale = Math.max(1, ...vectors.flatMap((v) => Math.hypot(...v)));
-        const worst = Math.max(...rows.map((r, i) => distance(r, vectors[i] ?? [])));
-        expect(worst / scale).toBeLessThanOrEqual(1e-5);
-        encoder.dispose();
-      }
-    },
-  );
+  test.each(modesOf(name))("%s vectors agree with sentence-transformers", async (kernels) => {
+    const golden = await readEmbedder(name);
+    for (const [index, { pooling, width, vectors, ids }] of golden.cases.entries()) {
+      const encoder = await open(withPooling(name, pooling, index), "embedding", kernels);
+      expect(encoder.width).toBe(width);
+      const rows = encode(encoder, ids);
+      const scale = Math.max(1, ...vectors.flatMap((v) => Math.hypot(...v)));
+      const worst = Math.max(...rows.map((r, i) => distance(r, vectors[i] ?? [])));
+      expect(worst / scale).toBeLessThanOrEqual(toleranceOf(name, kernels));
+      encoder.dispose();
+    }
+  });
 
   test("a text's vector has the same bits alone, beside others, in any order and in blocks of rows", async () => {
     const { ids } = await readEmbedder(name);
@@ -100,8 +125,20 @@ describe.each(EMBEDDER_NAMES)("%s", (name) => {
   });
 });
 
+test("vectors have the same bits with one thread and with two", async () => {
+  const { ids } = await readEmbedder("modernbert");
+  const path = join(ENCODER_MODELS, "modernbert");
+  const rows: Float32Array[][] = [];
+  for (const threads of [1, 2]) {
+    const encoder = await open(path, "embedding", "native", threads);
+    rows.push(encode(encoder, ids.slice(0, 12)));
+    encoder.dispose();
+  }
+  expect(rows[1]).toEqual(rows[0] as Float32Array[]);
+});
+
 describe.each(RERANKER_NAMES)("%s", (name) => {
-  test.each(["native", "stock"] as const)("%s scores agree with transformers", async (kernels) => {
+  test.each(modesOf(name))("%s scores agree with transformers", async (kernels) => {
     const { queries } = await readReranker(name);
     const encoder = await open(join(ENCODER_MODELS, name), "reranker", kernels);
     expect(encoder.width).toBe(1);
@@ -113,9 +150,78 @@ describe.each(RERANKER_NAMES)("%s", (name) => {
           rows.map(([score]) => score ?? Number.NaN),
           scores,
         ),
-      ).toBeLessThan(1e-5);
+      ).toBeLessThan(toleranceOf(name, kernels));
     }
     encoder.dispose();
+  });
+});
+
+describe("bge-m3's heads", () => {
+  const outputs = ["lexical", "colbert"] as const;
+
+  /** What the heads give for each text of a batch. */
+  function tokensOf(encoder: Encoder, texts: readonly (readonly number[])[]) {
+    const ids = Int32Array.from(texts.flat());
+    let at = 0;
+    const ends = Int32Array.from(texts, (text) => {
+      at += text.length;
+      return at;
+    });
+    const parts = new Int32Array(ids.length);
+    const pass = encoder.begin({ ids, ends, parts, tokenOutputs: outputs }, 10_000);
+    while (!pass.advance());
+    return texts.map((text, i) => {
+      const begin = ends[i - 1] ?? 0;
+      const part = (name: (typeof outputs)[number], width: number) =>
+        pass.tokens[name]?.slice(begin * width, (begin + text.length) * width);
+      return { lexical: part("lexical", 1), colbert: part("colbert", 40) };
+    });
+  }
+
+  test.each(["native", "stock"] as const)(
+    "%s token vectors agree with FlagEmbedding",
+    async (kernels) => {
+      const { ids, colbertVecs } = await readTokenGolden();
+      const encoder = await open(join(ENCODER_MODELS, "bge-m3"), "embedding", kernels);
+      expect(encoder.tokenWidths).toEqual({ lexical: 1, colbert: 40 });
+      tokensOf(encoder, ids).forEach(({ colbert }, i) => {
+        const wanted = Float32Array.from((colbertVecs[i] ?? []).flatMap((row) => [...row]));
+        expect(distance(colbert?.subarray(40) ?? [], wanted)).toBeLessThan(1e-5);
+      });
+      encoder.dispose();
+    },
+  );
+
+  test("a token has the same bits alone and beside other texts", async () => {
+    const { ids } = await readTokenGolden();
+    const encoder = await open(join(ENCODER_MODELS, "bge-m3"), "embedding", "native");
+    const together = tokensOf(encoder, ids);
+    expect(ids.flatMap((text) => tokensOf(encoder, [text]))).toEqual(together);
+    encoder.dispose();
+  });
+
+  test.each([
+    ["in safetensors files of their own", false],
+    ["in the model's own file", true],
+  ])("%s give the same", async (_, isInModel) => {
+    const { ids } = await readTokenGolden();
+    const path = join(scratch, `heads-${isInModel}`);
+    const source = join(ENCODER_MODELS, "bge-m3");
+    cpSync(source, path, { recursive: true });
+    for (const head of ["sparse_linear", "colbert_linear"]) {
+      const tensors = [...readTorchTensors(join(source, `${head}.pt`)).values()];
+      const named = tensors.map((t) => ({ ...t, name: isInModel ? `${head}.${t.name}` : t.name }));
+      const target = isInModel ? `model-${head}.safetensors` : `${head}.safetensors`;
+      writeFileSync(join(path, target), safetensorsOf(named));
+      rmSync(join(path, `${head}.pt`));
+    }
+    const [plain, moved] = [
+      await open(source, "embedding", "native"),
+      await open(path, "embedding", "native"),
+    ];
+    expect(tokensOf(moved, ids)).toEqual(tokensOf(plain, ids));
+    plain.dispose();
+    moved.dispose();
   });
 });
 
@@ -130,7 +236,10 @@ test("a pass that is given up leaves no arrays behind", async () => {
     const [first = [], second = []] = ids;
     const flat = Int32Array.from([...first, ...second]);
     const ends = Int32Array.of(first.length, flat.length);
-    const pass = encoder.begin({ ids: flat, ends, parts: new Int32Array(flat.length) }, 16);
+    const pass = encoder.begin(
+      { ids: flat, ends, parts: new Int32Array(flat.length), tokenOutputs: [] },
+      16,
+    );
     for (let i = 0; i < units; i++) pass.advance();
     pass.dispose();
     expect(mx.liveArrays()).toBe(before);

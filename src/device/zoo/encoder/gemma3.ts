@@ -53,7 +53,7 @@ export function gemma3(folder: EncoderFolder): EncoderSpec {
     })),
     finalNorm: `${prefix}norm`,
     lmHead: `${prefix}embed_tokens`,
-    head: head ?? { kind: "vector", pooling: ["mean"], dense: [], normalizes: true },
+    head: head ?? { kind: "vector", pooling: ["mean"], dense: [], normalizes: true, tokens: [] },
     unused: [/\.rotary_emb\.inv_freq$/, /^lm_head\./],
   };
 }

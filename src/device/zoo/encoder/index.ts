@@ -1,6 +1,8 @@
 import { join } from "node:path";
 import { ENCODERS, type EncoderArchitecture, type ModelKind, OmlxError } from "#core/contract";
 import {
+  findTokenHeads,
+  foreignQuantization,
   isObject,
   type ModelConfig,
   positionsOf,
@@ -8,6 +10,8 @@ import {
   readModelFolder,
   readSentencePipeline,
   readTensors,
+  type SentencePipeline,
+  type TensorInfo,
 } from "#core/formats";
 import type { Dtype } from "#device/mlx";
 import {
@@ -15,8 +19,10 @@ import {
   type Encoder,
   type EncoderKernels,
   type EncoderSpec,
+  type HeadMatrixSpec,
   type HeadSpec,
   type Kernels,
+  type TokenHeadSpec,
   Weights,
 } from "#device/nn";
 import type { EncoderFolder } from "./base.ts";
@@ -71,8 +77,12 @@ export async function openEncoder(
       `model_type "${modelType}" as ${purpose} model is not supported; supported are ${known}`,
     );
   }
-  const head = purpose === "embedding" ? vectorHead(path, config) : rerankHead(path, config);
-  const weights = new Weights(path, config, readTensors(path));
+  const foreign = foreignQuantization(config);
+  if (foreign !== undefined) throw loadError(foreign);
+  const tensors = readTensors(path);
+  const head =
+    purpose === "embedding" ? vectorHead(path, config, tensors) : rerankHead(path, config);
+  const weights = new Weights(path, config, tensors);
   const contextWindow =
     purpose === "embedding" ? readSentencePipeline(path, config).maxTokens : positionsOf(config);
   return {
@@ -98,9 +108,47 @@ export async function openEncoder(
   };
 }
 
-function vectorHead(path: string, config: ModelConfig): HeadSpec {
-  const { pooling, dense, normalizes } = readSentencePipeline(path, config);
-  return { kind: "vector", pooling, dense, normalizes };
+function vectorHead(
+  path: string,
+  config: ModelConfig,
+  tensors: ReadonlyMap<string, TensorInfo>,
+): HeadSpec {
+  const pipeline = readSentencePipeline(path, config);
+  const { pooling, normalizes } = pipeline;
+  const own = pipeline.dense.map(
+    (module): HeadMatrixSpec => ({ ...module, path: "linear", tensors: readTensors(module.path) }),
+  );
+  const inputs = pooling.length * config.hiddenSize;
+  const dense = own.length > 0 ? own : denseOfModel(inputs, pipeline, tensors);
+  const tokens = findTokenHeads(path, tensors).map(
+    (head): TokenHeadSpec => ({
+      ...head,
+      inputs: config.hiddenSize,
+      outputs: head.width,
+      activation: head.output === "lexical" ? "relu" : "identity",
+      normalizes: head.output === "colbert",
+    }),
+  );
+  return { kind: "vector", pooling, dense, normalizes, tokens };
+}
+
+/** MLX's converters put the matrices behind the pooling among the model's own: "dense.0", "dense.1". */
+function denseOfModel(
+  inputs: number,
+  { lostDense }: SentencePipeline,
+  tensors: ReadonlyMap<string, TensorInfo>,
+): HeadMatrixSpec[] {
+  const found: HeadMatrixSpec[] = [];
+  for (let width = inputs; ; ) {
+    const path = `dense.${found.length}`;
+    const outputs = tensors.get(`${path}.weight`)?.shape[0];
+    if (outputs === undefined) break;
+    found.push({ path, tensors: null, inputs: width, outputs, activation: "identity" });
+    width = outputs;
+  }
+  const lost = lostDense[found.length];
+  if (lost === undefined) return found;
+  throw loadError(`the module "${lost}" of modules.json is neither a folder nor in the weights`);
 }
 
 /** null: the checkpoint's own classifier. A model that generates answers with the tokens "yes" and "no". */

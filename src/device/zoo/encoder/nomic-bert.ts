@@ -56,7 +56,7 @@ export function nomicBert(folder: EncoderFolder): EncoderSpec {
     })),
     finalNorm: null,
     lmHead: `${prefix}embeddings.word_embeddings`,
-    head: head ?? { kind: "vector", pooling: ["mean"], dense: [], normalizes: true },
+    head: head ?? { kind: "vector", pooling: ["mean"], dense: [], normalizes: true, tokens: [] },
     unused: [/^cls\./, /(?:^|\.)pooler\./],
   };
 }

@@ -101,6 +101,7 @@ function makeTools(deps: AppDeps, signal: AbortSignal): McpServer {
         inputType: input_type ?? null,
         truncateAt: null,
         dimensions: null,
+        tokenOutputs: [],
       };
       using _ = deps.requests.enter();
       const result = await embed(pool, request, AbortSignal.any([signal, ended]));

@@ -1,4 +1,4 @@
-import { invalidRequest } from "#core/contract";
+import { invalidRequest, type TokenOutput } from "#core/contract";
 import type { EmbedRequest, EmbedResult } from "#front/service";
 import { EMBEDDING_FIELDS, type EmbeddingBody } from "./encode-schemas.ts";
 
@@ -23,6 +23,7 @@ export function decodeEmbedding(body: EmbeddingBody): DecodedEmbedding {
       inputType: inputTypeOf(body.input_type),
       truncateAt: truncateAtOf(body),
       dimensions: body.dimensions ?? null,
+      tokenOutputs: tokenOutputsOf(body),
     },
     format: body.encoding_format ?? "float",
     ignored: Object.keys(body).filter((name) => !EMBEDDING_FIELDS.has(name)),
@@ -54,6 +55,13 @@ function inputsOf({ input, items }: EmbeddingBody): Pick<EmbedRequest, "inputs" 
   };
 }
 
+function tokenOutputsOf(body: EmbeddingBody): TokenOutput[] {
+  return [
+    ...(body.return_sparse ? (["lexical"] as const) : []),
+    ...(body.return_colbert_vecs ? (["colbert"] as const) : []),
+  ];
+}
+
 /** Cohere's, Voyage's, Jina's and NVIDIA's words for it. */
 const INPUT_TYPES: Readonly<Record<string, string>> = {
   search_query: "query",
@@ -81,26 +89,46 @@ const SLICE_MS = 8;
 
 /** OpenAI's list of embeddings as JSON text; written bit by bit, since a list may have millions of numbers. */
 export async function encodeEmbeddings(
-  { model, vectors, promptTokens }: EmbedResult,
+  { model, vectors, lexicalWeights, tokenVectors, promptTokens }: EmbedResult,
   format: EncodingFormat,
+  warnings: readonly string[],
 ): Promise<string> {
   const usage = { prompt_tokens: promptTokens, total_tokens: promptTokens };
+  const rest = { model, usage, ...(warnings.length > 0 ? { warnings } : {}) };
   const parts: string[] = ['{"object":"list","data":['];
   let since = performance.now();
+  const giveWay = async () => {
+    if (performance.now() - since <= SLICE_MS) return;
+    await new Promise((resolve) => setImmediate(resolve));
+    since = performance.now();
+  };
   for (const [index, vector] of vectors.entries()) {
-    const embedding =
-      format === "base64" ? JSON.stringify(base64Of(vector)) : JSON.stringify(Array.from(vector));
+    const embedding = writeVector(vector, format);
     parts.push(
-      `${index > 0 ? "," : ""}{"object":"embedding","index":${index},"embedding":${embedding}}`,
+      `${index > 0 ? "," : ""}{"object":"embedding","index":${index},"embedding":${embedding}`,
     );
-    if (performance.now() - since > SLICE_MS) {
-      await new Promise((resolve) => setImmediate(resolve));
-      since = performance.now();
+    const weights = lexicalWeights?.[index];
+    if (weights) {
+      parts.push(`,"lexical_weights":${JSON.stringify(Object.fromEntries(weights))}`);
     }
+    const rows = tokenVectors?.[index];
+    if (rows) {
+      parts.push(',"colbert_vecs":[');
+      for (const [i, row] of rows.entries()) {
+        parts.push(i > 0 ? "," : "", writeVector(row, format));
+        await giveWay();
+      }
+      parts.push("]");
+    }
+    parts.push("}");
+    await giveWay();
   }
-  parts.push(`],"model":${JSON.stringify(model)},"usage":${JSON.stringify(usage)}}`);
+  parts.push("],", JSON.stringify(rest).slice(1));
   return parts.join("");
 }
+
+const writeVector = (vector: Float32Array, format: EncodingFormat): string =>
+  JSON.stringify(format === "base64" ? base64Of(vector) : Array.from(vector));
 
 /** Of little-endian float32; every machine that we run on is little-endian. */
 function base64Of(vector: Float32Array): string {

@@ -12,7 +12,7 @@ const DETAIL = routeDetail({
   tag: "Embeddings",
   summary: "Turn texts into vectors",
   description:
-    "OpenAI's embeddings. A text that is longer than the model's window is an error unless `truncate` is true.",
+    "OpenAI's embeddings. A text that is longer than the model's window is an error unless `truncate` is true. `return_sparse` and `return_colbert_vecs` add what BGE-M3 knows of single tokens.",
   body: embeddingBody,
   answer: embeddingAnswer,
 });
@@ -36,8 +36,8 @@ async function answer(request: Request, server: Server | null, deps: AppDeps): P
     route: "embeddings",
     ignored: decoded.ignored,
     param: decoded.request.param,
-    work: (signal) => embed(deps.pool, decoded.request, signal),
-    write: (result) =>
-      encodeEmbeddings({ ...result, model: model ?? result.model }, decoded.format),
+    work: (signal, onRead) => embed(deps.pool, decoded.request, signal, onRead),
+    write: (result, warnings) =>
+      encodeEmbeddings({ ...result, model: model ?? result.model }, decoded.format, warnings),
   });
 }

@@ -9,8 +9,6 @@ import { Warnings } from "../warnings.ts";
 interface EncodeResult {
   readonly model: string;
   readonly promptTokens: number;
-  /** Indices of the texts that were cut. */
-  readonly cut: readonly number[];
 }
 
 interface EncodeTask<R extends EncodeResult> {
@@ -20,8 +18,10 @@ interface EncodeTask<R extends EncodeResult> {
   readonly ignored: readonly string[];
   /** The request field that holds the texts. */
   readonly param: string;
-  readonly work: (signal: AbortSignal) => Promise<R>;
-  readonly write: (result: R) => string | Promise<string>;
+  /** Calls `onRead` with the texts that it cut, as soon as it knows them. */
+  readonly work: (signal: AbortSignal, onRead: (cut: readonly number[]) => void) => Promise<R>;
+  /** The answer's JSON text, with warnings that its headers may have left too early for. */
+  readonly write: (result: R, warnings: readonly string[]) => string | Promise<string>;
 }
 
 /** Answers a request that an encoder serves: whole, with signs of life, and a line in the log. */
@@ -32,13 +32,16 @@ export async function answerEncoded<R extends EncodeResult>(
 ): Promise<Response> {
   const { signal, abort } = endingOf(request, deps.shutdown);
   let result: R | undefined;
+  let cut: readonly number[] = [];
   const json = (async () => {
     using _ = deps.requests.enter();
     const begun = performance.now();
     let failure: unknown;
     try {
-      result = await task.work(signal);
-      return await task.write(result);
+      result = await task.work(signal, (indices) => {
+        cut = indices;
+      });
+      return await task.write(result, cutWarning(task.param, cut));
     } catch (error) {
       failure = error;
       throw error;
@@ -61,7 +64,7 @@ export async function answerEncoded<R extends EncodeResult>(
     abort,
     headers: () => ({
       "x-request-id": task.id,
-      ...new Warnings(task.ignored, cutWarning(task.param, result?.cut ?? [])).headers(),
+      ...new Warnings(task.ignored, cutWarning(task.param, cut)).headers(),
     }),
   });
 }

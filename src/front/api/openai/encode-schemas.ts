@@ -24,12 +24,19 @@ export const embeddingBody = z.looseObject({
   max_length: integer(1).nullish(),
   prompt_name: z.string().nullish(),
   input_type: z.string().nullish(),
+  return_sparse: z.boolean().nullish(),
+  return_colbert_vecs: z.boolean().nullish(),
   user: anything,
 });
 export type EmbeddingBody = z.output<typeof embeddingBody>;
 export const EMBEDDING_FIELDS: ReadonlySet<string> = new Set(Object.keys(embeddingBody.shape));
 
 const count = z.int().min(0);
+const vector = z.union([
+  z.array(z.number()),
+  z.string().describe("base64 of little-endian float32"),
+]);
+const warnings = z.array(z.string()).optional();
 
 export const embeddingAnswer = z.object({
   object: z.literal("list"),
@@ -37,14 +44,14 @@ export const embeddingAnswer = z.object({
     z.object({
       object: z.literal("embedding"),
       index: count,
-      embedding: z.union([
-        z.array(z.number()),
-        z.string().describe("base64 of little-endian float32"),
-      ]),
+      embedding: vector,
+      lexical_weights: z.record(z.string(), z.number()).optional(),
+      colbert_vecs: z.array(vector).optional(),
     }),
   ),
   model: z.string(),
   usage: z.object({ prompt_tokens: count, total_tokens: count }),
+  warnings,
 });
 
 const document = z.union([z.string(), z.looseObject({ text: z.string() })]);
@@ -86,6 +93,7 @@ export const rerankAnswer = z.object({
     api_version: z.object({ version: z.string() }),
     billed_units: z.object({ search_units: count }),
     tokens: z.object({ input_tokens: count, output_tokens: count }),
+    warnings,
   }),
 });
 
@@ -107,4 +115,5 @@ export const scoreAnswer = z.object({
     z.object({ index: count, object: z.literal("score"), score: z.number().min(0).max(1) }),
   ),
   usage: z.object({ prompt_tokens: count, total_tokens: count }),
+  warnings,
 });

@@ -42,6 +42,7 @@ export function encodeRerank(
   apiVersion: string,
   { documents, topN, returnsDocuments }: DecodedRerank,
   { model, scores, promptTokens }: RerankResult,
+  warnings: readonly string[],
 ) {
   const order = scores.map((score, index) => ({ score, index }));
   order.sort((a, b) => b.score - a.score || a.index - b.index);
@@ -62,6 +63,7 @@ export function encodeRerank(
       api_version: { version: apiVersion },
       billed_units: { search_units: Math.ceil(documents.length / 100) },
       tokens: { input_tokens: promptTokens, output_tokens: 0 },
+      ...(warnings.length > 0 ? { warnings } : {}),
     },
   };
 }

@@ -13,7 +13,7 @@ const RERANK = routeDetail({
   tag: "Embeddings",
   summary: "Order documents by how well they answer a query",
   description:
-    "Jina's and Cohere's rerank in one. Documents that are too long are cut, and named in `x-omlx-warnings`; `truncate: false` refuses them.",
+    "Jina's and Cohere's rerank in one. Documents that are too long are cut, and named in `meta.warnings`; `truncate: false` refuses them.",
   body: rerankBody,
   answer: rerankAnswer,
 });
@@ -65,10 +65,10 @@ async function answerRerank(
     route: "rerank",
     ignored: decoded.ignored,
     param: "documents",
-    work: (signal) => rerank(deps.pool, decoded.request, signal),
-    write: (result) =>
+    work: (signal, onRead) => rerank(deps.pool, decoded.request, signal, onRead),
+    write: (result, warnings) =>
       JSON.stringify(
-        encodeRerank(id, version, decoded, { ...result, model: model ?? result.model }),
+        encodeRerank(id, version, decoded, { ...result, model: model ?? result.model }, warnings),
       ),
   });
 }
@@ -83,7 +83,10 @@ async function answerScore(
   if (query === undefined) throw invalidRequest("must not be empty", "text_1");
   const id = `score-${crypto.randomUUID()}`;
   const limit = body.truncate_prompt_tokens ?? null;
-  const write = ({ model, scores, promptTokens }: RerankResult): string =>
+  const write = (
+    { model, scores, promptTokens }: RerankResult,
+    warnings: readonly string[],
+  ): string =>
     JSON.stringify({
       id,
       object: "list",
@@ -91,13 +94,14 @@ async function answerScore(
       model: body.model || model,
       data: scores.map((score, index) => ({ index, object: "score", score })),
       usage: { prompt_tokens: promptTokens, total_tokens: promptTokens },
+      ...(warnings.length > 0 ? { warnings } : {}),
     });
   return await answerEncoded<RerankResult>(request, deps, {
     id,
     route: "score",
     ignored: Object.keys(body).filter((name) => !Object.hasOwn(scoreBody.shape, name)),
     param: "text_2",
-    work: (signal) =>
+    work: (signal, onRead) =>
       rerank(
         deps.pool,
         {
@@ -108,6 +112,7 @@ async function answerScore(
           instruction: null,
         },
         signal,
+        onRead,
       ),
     write,
   });
