@@ -2,6 +2,8 @@
 // each kind of kernel alone, then whole steps as tokens per second. Medians; weights are read from memory, not cache.
 // With 1 thread the times are CPU times.
 //   omlx_kernels_bench [threads [linear|dense|small|steps]]
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -175,9 +177,27 @@ void report_step(Model& model, const char* name, int T, int offset, bool batch) 
 
 }  // namespace
 
+/// Memory with huge pages, as the engine reads weights into.
+template <class T>
+struct HugePages {
+  using value_type = T;
+  T* allocate(size_t n) {
+    constexpr size_t PAGE = size_t(2) << 20;
+    const size_t bytes = (n * sizeof(T) + PAGE - 1) / PAGE * PAGE;
+    void* p = std::aligned_alloc(PAGE, bytes);
+    if (!p) throw std::bad_alloc();
+#ifdef MADV_HUGEPAGE
+    madvise(p, bytes, MADV_HUGEPAGE);
+#endif
+    return static_cast<T*>(p);
+  }
+  void deallocate(T* p, size_t) { std::free(p); }
+  bool operator==(const HugePages&) const { return true; }
+};
+
 struct Dense {
   Weight w;
-  std::vector<uint32_t> data;
+  std::vector<uint32_t, HugePages<uint32_t>> data;
 
   Dense(int rows, int cols, DType dtype) : data(size_t(rows) * cols * size_of(dtype) / 4) {
     for (auto& x : data) x = dtype == DType::f32 ? 0x3c000000 | noise() >> 9 : 0x3c003c00 | (noise() & 0x7f007f);
