@@ -125,7 +125,9 @@ Work plan(Activations::Parts& x, const Projection& projection, const Tier& tier,
   const auto round_up = [](int n, int unit) { return (n + unit - 1) / unit * unit; };
   if (integer(w, arithmetic)) {
     work.integers = &integers(x, tier, w, arithmetic);
-    work.matvec = form == Form::matvec || (form == Form::automatic && M <= INTEGER_ROWS);
+    // The matvec unpacks weights again for every 8 rows, of rare widths for every row; a GEMM once, but through memory.
+    const int few = w.bits == 4 || w.bits == 8 ? INTEGER_ROWS : 2;
+    work.matvec = form == Form::matvec || (form == Form::automatic && M <= few);
     work.rows = work.matvec ? INTEGER_ROWS
                             : balanced(M, int(std::clamp<size_t>(L2_FLOATS * 4 / work.integers->stride, 24, 480)));
     work.columns = work.matvec ? round_up(columns, 16) : INTEGER_COLUMNS;

@@ -132,7 +132,7 @@ struct Tier {
 };
 
 constexpr int MATVEC_ROWS = 4;
-constexpr int INTEGER_ROWS = 8;
+constexpr int INTEGER_ROWS = 24;
 constexpr int INTEGER_COLUMNS = 32;  // that one GEMM item handles
 
 /// Bytes of 16 columns of a packed weight.

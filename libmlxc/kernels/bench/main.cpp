@@ -224,7 +224,7 @@ int main(int argc, char** argv) {
       down.push_back(&l->down);
     }
     std::printf("linear, weights from memory\n");
-    for (int M : {1, 2, 4, 8, 16, 128, 512}) {
+    for (int M : {1, 2, 4, 8, 16, 24, 32, 128, 512}) {
       report_linear("q, o      576 x  576", q, M);
       report_linear("gate, up 1536 x  576", gate, M);
       report_linear("down      576 x 1536", down, M);
