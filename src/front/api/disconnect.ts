@@ -1,7 +1,10 @@
 /** One request's end: the client left, the body's reader gave up, or the server shuts down. */
 export interface Ending {
   readonly signal: AbortSignal;
-  /** Ends the work of this request. */
+  /**
+   * Ends the work of this request. Whoever listens to the signal must call it, or take the listener back, when the work is
+   * done: the shutdown's signal lives as long as the server, and keeps what listens through it.
+   */
   abort(): void;
 }
 

@@ -30,7 +30,7 @@ export interface RespondOptions {
   /** Asked for as late as possible, so that it may tell what the first events taught. */
   readonly headers: () => Readonly<Record<string, string>>;
   readonly signal: AbortSignal;
-  /** Ends the work of this request. */
+  /** Ends the work of this request. Called at the end of every answer, too. */
   readonly abort: () => void;
 }
 
@@ -53,7 +53,7 @@ export async function respond<E, R>(
     if (options.stream) {
       const first = events.next();
       const isEarly = await settlesWithin(first, STREAM_GRACE_MS);
-      return trickle(streamFrames(first, events, protocol, causeOf), {
+      return trickle(streamFrames(first, events, protocol, { causeOf, onEnd: abort }), {
         // Headers leave with the first bytes, so a late answer begins with a sign of life.
         head: protocol.head || (isEarly ? "" : keepAliveOf(protocol)),
         keepAlive: protocol.keepAlive,
@@ -66,6 +66,7 @@ export async function respond<E, R>(
     return await respondWhole(json, (error) => protocol.errorBody(error), options);
   } catch (error) {
     const api = causeOf(error);
+    abort();
     return Response.json(protocol.errorBody(api), {
       status: api.status,
       headers: { ...headers(), ...api.headers },
@@ -81,6 +82,7 @@ export async function respondWhole(
 ): Promise<Response> {
   const causeOf = (error: unknown): ApiError =>
     toApiError(signal.reason instanceof OmlxError ? signal.reason : error);
+  json.then(abort, abort);
   try {
     const isEarly = await settlesWithin(json, keepAliveMs);
     const jsonHeaders = { "content-type": "application/json", ...headers() };
@@ -120,7 +122,7 @@ async function* streamFrames<E, R>(
   first: Promise<IteratorResult<E>>,
   events: AsyncGenerator<E>,
   protocol: Protocol<E, R>,
-  causeOf: (error: unknown) => ApiError,
+  { causeOf, onEnd }: { causeOf: (error: unknown) => ApiError; onEnd: () => void },
 ): AsyncGenerator<string> {
   try {
     for (let next = await first; !next.done; next = await events.next()) {
@@ -130,5 +132,6 @@ async function* streamFrames<E, R>(
   } catch (error) {
     yield protocol.errorFrame(causeOf(error));
   }
+  onEnd();
   if (protocol.tail !== "") yield protocol.tail;
 }

@@ -103,12 +103,17 @@ export class McpConnection {
       return failure(`MCP server "${this.config.name}" is not connected${why}`);
     }
     const { timeoutMs } = this.config;
+    // The SDK listens for ever, and cancels also a call that has its result.
+    const own = new AbortController();
+    const onAbort = () => own.abort(options.signal?.reason);
+    options.signal?.addEventListener("abort", onAbort);
+    if (options.signal?.aborted) onAbort();
     try {
       const raw = await client.callTool({ name: tool, arguments: args }, undefined, {
         timeout: timeoutMs,
         resetTimeoutOnProgress: true,
         maxTotalTimeout: timeoutMs * PROGRESS_FACTOR,
-        ...(options.signal ? { signal: options.signal } : {}),
+        signal: own.signal,
         onprogress: ({ progress, total, message }) =>
           options.onProgress?.({ progress, total, message }),
       });
@@ -117,6 +122,8 @@ export class McpConnection {
       const message = messageOf(error);
       if (this.config.target?.transport !== "stdio" && isLost(error)) this.#lose(client, message);
       return failure(`MCP tool "${tool}" failed: ${message}`);
+    } finally {
+      options.signal?.removeEventListener("abort", onAbort);
     }
   }
 

@@ -140,6 +140,21 @@ describe("McpManager with real servers", () => {
     await reaches(manager, "web", "error");
   });
 
+  test("a client that leaves after a call does not cancel it", async () => {
+    const server = httpServer();
+    const manager = start({ web: { url: server.url } });
+    await reaches(manager, "web", "connected");
+    const client = new AbortController();
+    const add = (signal: AbortSignal) => manager.execute("web__add", { a: 2, b: 3 }, { signal });
+    expect(textOfResult(await add(client.signal))).toBe("5");
+    const before = server.seen.length;
+    client.abort();
+    expect((await add(client.signal)).isError).toBe(true); // it has left
+    expect(textOfResult(await add(new AbortController().signal))).toBe("5");
+    expect(server.seen.length).toBe(before + 1);
+    await server.stop();
+  });
+
   test.each([
     ["streamableHttp", "mcp", "http"],
     ["sse", "sse", "sse"],

@@ -17,13 +17,16 @@ export async function answerMcp(
 ): Promise<Response> {
   const parsedBody = await readJson(request, deps.bodyLimit);
   server?.timeout(request, 0); // only now: an unfinished body must still time out
-  const { signal } = endingOf(request, deps.shutdown);
+  const { signal, abort } = endingOf(request, deps.shutdown);
   // No session: everything that one request needs is made for it, and gone with it.
   const transport = new WebStandardStreamableHTTPServerTransport({ keepAliveMs: deps.keepAliveMs });
   const tools = makeTools(deps, signal);
   await tools.connect(transport);
   signal.addEventListener("abort", () => void tools.close());
-  return transport.handleRequest(request, { parsedBody });
+  const response = await transport.handleRequest(request, { parsedBody });
+  const whole = new TransformStream<Uint8Array, Uint8Array>({ flush: abort });
+  if (!response.body) abort();
+  return new Response(response.body?.pipeThrough(whole) ?? null, response);
 }
 
 const message = z.object({

@@ -55,7 +55,6 @@ export class BackgroundRun {
     if (this.#isDone) return;
     this.writer.cancel();
     this.#end();
-    this.#abort();
   }
 
   /** The events after a number, as SSE text, until there are no more. */
@@ -76,6 +75,7 @@ export class BackgroundRun {
 
   #end(): void {
     this.#isDone = true;
+    this.#abort();
     this.#wake();
   }
 
