@@ -36,6 +36,14 @@ def count() -> None:
     assert counted == used.input_tokens + used.cache_creation_input_tokens + used.cache_read_input_tokens, used
 
 
+def models() -> None:
+    listed = list(client.models.list(limit=1))
+    assert [entry.id for entry in listed] == [model], listed
+    assert client.models.retrieve(model) == listed[0], listed
+    assert listed[0].created_at.year > 2000, listed
+    assert listed[0].max_input_tokens > 0, listed
+
+
 def errors() -> None:
     try:
         client.messages.create(**question, max_tokens=0)
@@ -46,6 +54,6 @@ def errors() -> None:
         raise AssertionError("max_tokens 0 was accepted")
 
 
-for check in (chat, stream, count, errors):
+for check in (chat, stream, count, models, errors):
     check()
     print(check.__name__)

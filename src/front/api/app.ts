@@ -47,7 +47,7 @@ const pathOf = (request: Request): string => new URL(request.url).pathname;
 
 /** An error in the shape that the clients of its path understand. */
 const failure = (error: unknown, request: Request): Response =>
-  speaksAnthropic(pathOf(request)) ? anthropicFailure(error) : errorResponse(error);
+  speaksAnthropic(request) ? anthropicFailure(error) : errorResponse(error);
 
 /** @throws {Error} if the request may not enter */
 function admit(request: Request, apiKey: string): void {

@@ -13,6 +13,27 @@ export const errorBody = z.strictObject({
 
 const count = z.int().min(0);
 
+export const modelInfo = z.strictObject({
+  type: z.literal("model"),
+  id: z.string(),
+  display_name: z.string(),
+  created_at: z.string().describe("When the model's newest file was written"),
+  max_input_tokens: count.nullable(),
+  max_tokens: count.nullable(),
+  capabilities: z.null(),
+  lifecycle: z.literal("active"),
+  line: z.null(),
+  deprecated_at: z.null(),
+  retires_at: z.null(),
+});
+
+export const modelPage = z.strictObject({
+  data: z.array(modelInfo),
+  has_more: z.boolean(),
+  first_id: z.string().nullable(),
+  last_id: z.string().nullable(),
+});
+
 export const tokenCount = z.strictObject({ input_tokens: count });
 
 /** The three input counts add up to the prompt. */

@@ -2,9 +2,14 @@ import { type ApiError, toApiError } from "../error-handler.ts";
 import { threadDetails } from "./threads.ts";
 
 const PATH = /^\/v1\/messages(?:\/|$)/;
+/** Paths that both vendors have; Anthropic's clients name the version of their protocol. */
+const SHARED_PATH = /^(?:\/v1)?\/models(?:\/|$)/;
 
-/** Whether a path belongs to this protocol, so that also its 401, 404 and 405 have its shape. */
-export const speaksAnthropic = (path: string): boolean => PATH.test(path);
+/** Whether a request belongs to this protocol, so that also its 401, 404 and 405 have its shape. */
+export function speaksAnthropic({ url, headers }: Request): boolean {
+  const { pathname } = new URL(url);
+  return PATH.test(pathname) || (SHARED_PATH.test(pathname) && headers.has("anthropic-version"));
+}
 
 function typeOf(status: number): string {
   switch (status) {
