@@ -40,9 +40,7 @@ export const CODECS: Readonly<Record<string, BlockCodec>> = {
   Q4_0: {
     bits: 4,
     decode(view, at, out, group) {
-      const d = view.getUint16(at, true);
-      out.scales[group] = d;
-      out.biases[group] = timesPowerOfTwo(d, 3) ^ 0x8000;
+      centred(view, at, out, group, 3);
       packNibbles(view, at + 2, out.packed, group * 16);
     },
     overflowAt: 0x7000,
@@ -51,8 +49,7 @@ export const CODECS: Readonly<Record<string, BlockCodec>> = {
   Q4_1: {
     bits: 4,
     decode(view, at, out, group) {
-      out.scales[group] = view.getUint16(at, true);
-      out.biases[group] = view.getUint16(at + 2, true);
+      scaleAndMin(view, at, out, group);
       packNibbles(view, at + 4, out.packed, group * 16);
     },
     overflowAt: null,
@@ -61,9 +58,7 @@ export const CODECS: Readonly<Record<string, BlockCodec>> = {
   Q5_0: {
     bits: 5,
     decode(view, at, out, group) {
-      const d = view.getUint16(at, true);
-      out.scales[group] = d;
-      out.biases[group] = timesPowerOfTwo(d, 4) ^ 0x8000;
+      centred(view, at, out, group, 4);
       fiveBits(view, at + 2);
       pack5(out.packed, group);
     },
@@ -73,8 +68,7 @@ export const CODECS: Readonly<Record<string, BlockCodec>> = {
   Q5_1: {
     bits: 5,
     decode(view, at, out, group) {
-      out.scales[group] = view.getUint16(at, true);
-      out.biases[group] = view.getUint16(at + 2, true);
+      scaleAndMin(view, at, out, group);
       fiveBits(view, at + 4);
       pack5(out.packed, group);
     },
@@ -84,9 +78,7 @@ export const CODECS: Readonly<Record<string, BlockCodec>> = {
   Q8_0: {
     bits: 8,
     decode(view, at, out, group) {
-      const d = view.getUint16(at, true);
-      out.scales[group] = d;
-      out.biases[group] = timesPowerOfTwo(d, 7) ^ 0x8000;
+      centred(view, at, out, group, 7);
       const to = group * GROUP;
       for (let i = 0; i < GROUP; i++) out.packed[to + i] = view.getUint8(at + 2 + i) ^ 0x80;
     },
@@ -189,6 +181,19 @@ export const CODECS: Readonly<Record<string, BlockCodec>> = {
 const q = new Uint8Array(GROUP);
 const q2 = new Uint8Array(GROUP);
 const w = new Float64Array(GROUP);
+
+/** w = d·(q − 2^n) with d in the block: the bias is −2^n·d. */
+function centred(view: DataView, at: number, out: Groups, group: number, n: number): void {
+  const d = view.getUint16(at, true);
+  out.scales[group] = d;
+  out.biases[group] = timesPowerOfTwo(d, n) ^ 0x8000;
+}
+
+/** w = d·q + m with both in the block. */
+function scaleAndMin(view: DataView, at: number, out: Groups, group: number): void {
+  out.scales[group] = view.getUint16(at, true);
+  out.biases[group] = view.getUint16(at + 2, true);
+}
 
 /** Halves apart (0 | 16, 1 | 17, …) to neighbours (0 | 1, 2 | 3, …), lower element in the lower half. */
 function packNibbles(view: DataView, from: number, to: Uint8Array, at: number): void {

@@ -6,45 +6,53 @@ import { NotACall, type Parse, type Source } from "./source.ts";
 const MAX_DEPTH = 64;
 const LITERAL = /^(?:true|false|null|-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?)$/;
 
+type Tell = (json: string) => void;
+
 /** Reads `{key:value,…}`, keys without quotes, and tells it as JSON. */
-function* readObject(
-  source: Source,
-  quote: string,
-  tell: (json: string) => void,
-  depth: number,
-): Parse {
-  if (depth > MAX_DEPTH) throw new NotACall();
-  yield* source.expect("{");
-  tell("{");
-  for (let isFirst = true; ; isFirst = false) {
-    yield* source.blank();
-    if (yield* source.accept("}")) break;
-    if (!isFirst) {
-      yield* source.expect(",");
-      yield* source.blank();
-      tell(", ");
-    }
+const readObject = (source: Source, quote: string, tell: Tell, depth: number): Parse =>
+  readItems(source, ["{", "}"], tell, depth, function* () {
     let key = "";
+    yield* source.blank();
     if (yield* source.accept(quote)) yield* readQuoted(source, quote, (text) => (key += text));
     else key = (yield* readWhile(source, /[^:,{}[\]\uFDD0-\uFDEF]/)).trim();
     yield* source.blank();
     yield* source.expect(":");
     tell(`${JSON.stringify(key)}: `);
     yield* readValue(source, quote, tell, depth + 1);
+  });
+
+/** Reads `[value,…]` likewise. */
+const readList = (source: Source, quote: string, tell: Tell, depth: number): Parse =>
+  readItems(source, ["[", "]"], tell, depth, () => readValue(source, quote, tell, depth + 1));
+
+/** Reads what stands between two brackets, a comma before each item but the first. */
+function* readItems(
+  source: Source,
+  [open, close]: readonly [string, string],
+  tell: Tell,
+  depth: number,
+  readItem: () => Parse,
+): Parse {
+  if (depth > MAX_DEPTH) throw new NotACall();
+  yield* source.expect(open);
+  tell(open);
+  for (let isFirst = true; ; isFirst = false) {
+    yield* source.blank();
+    if (yield* source.accept(close)) break;
+    if (!isFirst) {
+      yield* source.expect(",");
+      tell(", ");
+    }
+    yield* readItem();
   }
-  tell("}");
+  tell(close);
 }
 
 function* readQuoted(source: Source, quote: string, tell: (text: string) => void): Parse {
   if ((yield* source.until([quote], tell)) === null) throw source.missing();
 }
 
-function* readValue(
-  source: Source,
-  quote: string,
-  tell: (json: string) => void,
-  depth: number,
-): Parse {
+function* readValue(source: Source, quote: string, tell: Tell, depth: number): Parse {
   yield* source.blank();
   if (yield* source.accept(quote)) {
     tell('"');
@@ -66,27 +74,6 @@ function* readValue(
   if (source.rest === "") throw source.missing();
   if (word === "") throw new NotACall();
   tell(LITERAL.test(word) ? word : JSON.stringify(word));
-}
-
-function* readList(
-  source: Source,
-  quote: string,
-  tell: (json: string) => void,
-  depth: number,
-): Parse {
-  if (depth > MAX_DEPTH) throw new NotACall();
-  yield* source.expect("[");
-  tell("[");
-  for (let isFirst = true; ; isFirst = false) {
-    yield* source.blank();
-    if (yield* source.accept("]")) break;
-    if (!isFirst) {
-      yield* source.expect(",");
-      tell(", ");
-    }
-    yield* readValue(source, quote, tell, depth + 1);
-  }
-  tell("]");
 }
 
 /** `call:name{key:value,…}` between two tags; strings stand between quote marks that are tokens. */
