@@ -138,7 +138,7 @@ function startDevice(): mx.DeviceName {
   }
 }
 
-/** Blocks for the memory allowed, never more than all sequences at once could fill. */
+/** Blocks for the memory allowed, never more than four times what all sequences at once could fill. */
 function countBlocks(options: LoadOptions, contextWindow: number, bytesPerToken: number): number {
   const bytes = options.cacheBytes > 0 ? options.cacheBytes : freemem() * CACHE_SHARE;
   const affordable = Math.floor(bytes / (BLOCK_TOKENS * bytesPerToken));

@@ -249,7 +249,7 @@ export const SETTINGS = {
     default: 0,
     schema: size,
     value: "SIZE",
-    doc: "Memory for keys and values of each loaded model; 0: a share of what is free.",
+    doc: "Memory that keys and values of each loaded model grow to; 0: up to half of what the memory limit leaves.",
   }),
   memoryLimit: setting({
     flag: "--memory-limit",
