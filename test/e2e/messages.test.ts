@@ -456,6 +456,10 @@ describe("tools", () => {
     expect(calls).toEqual([{ text: "abc" }, { text: "abc" }]);
   });
 
+  test("the tool runner of the anthropic package from PyPI does so, too", async () => {
+    expect(await runPython("anthropic_tools.py", caller, ["caller"])).toBe("done\n");
+  });
+
   test("the next turn finds prompt and call in the cache", async () => {
     const system = "You turn texts around, and nothing else. ".repeat(40);
     const first = await sdk.messages.create({ ...question, system });
@@ -482,5 +486,5 @@ describe("tools", () => {
 
 test("the anthropic package from PyPI chats, streams and counts", async () => {
   const out = await runPython("anthropic_sdk.py", server, [DEFAULT_MODEL]);
-  expect(out.trim().split("\n")).toEqual(["chat", "stream", "count", "errors"]);
+  expect(out.trim().split("\n")).toEqual(["chat", "stream", "count", "models", "errors"]);
 });
