@@ -165,11 +165,31 @@ describe("formats", () => {
     expect(called.choices[0]?.message.tool_calls).toBeUndefined();
   });
 
-  test("a schema that cannot be read is an error that says why", async () => {
-    const error = await client.chat.completions
-      .create(ask({ guided_regex: "([" }))
-      .catch((thrown: unknown) => thrown);
-    expect(error).toBeInstanceOf(OpenAI.BadRequestError);
+  test("a grammar that cannot be enforced is an error that says why, and which field demands it", async () => {
+    const odd = { type: "strange" };
+    const strange = {
+      type: "function" as const,
+      function: { name: "odd", parameters: { type: "object", properties: { a: odd } } },
+    };
+    const json_schema = { name: "odd", strict: true, schema: odd };
+    const wrong: [string, Partial<Params>][] = [
+      ["guided_regex", { guided_regex: "([" }],
+      ["response_format", { response_format: { type: "json_schema", json_schema } }],
+      [
+        "tools",
+        {
+          tool_choice: "required",
+          tools: [{ ...strange, function: { ...strange.function, strict: true } }],
+        },
+      ],
+    ];
+    for (const [param, fields] of wrong) {
+      const error = await client.chat.completions
+        .create(ask(fields))
+        .catch((thrown: unknown) => thrown);
+      expect(error).toBeInstanceOf(OpenAI.BadRequestError);
+      expect(error).toMatchObject({ param, message: expect.stringContaining("Cannot enforce") });
+    }
   });
 });
 

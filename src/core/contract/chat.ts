@@ -38,11 +38,15 @@ export type ToolChoice =
   | { readonly kind: "named"; readonly name: string };
 
 /** What an answer's text must be. A schema that is not strict is relaxed, with a warning, where it cannot be enforced. */
-export type OutputFormat =
+export type OutputFormat = (
   | { readonly kind: "json" }
   | { readonly kind: "schema"; readonly schema: unknown; readonly strict: boolean }
   | Extract<GrammarSpec, { kind: "regex" | "ebnf" }>
-  | { readonly kind: "choice"; readonly options: readonly string[] };
+  | { readonly kind: "choice"; readonly options: readonly string[] }
+) & {
+  /** The request's field that says it, for errors. */
+  readonly param?: string | undefined;
+};
 
 /** How much a model that can think should do so; undefined: as its template does by itself. */
 export interface Thinking {

@@ -21,6 +21,8 @@ export interface Constraint {
    * "prefill" event tells why.
    */
   readonly strict: boolean;
+  /** The request's field that demands it, for errors. */
+  readonly param?: string | undefined;
   /** Token ids of the end-of-thinking marker: the grammar begins after them. null: at the first token. */
   readonly after: readonly number[] | null;
 }

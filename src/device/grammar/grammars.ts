@@ -71,7 +71,7 @@ export class Grammars {
    * @throws {OmlxError} invalid_request: it cannot be enforced, and the constraint is strict
    */
   async open(constraint: Constraint, stopIds: readonly number[]): Promise<Opened> {
-    const { grammar, strict } = constraint;
+    const { grammar, strict, param } = constraint;
     try {
       const entry = await this.#entryOf(grammar, strict);
       entry.numOpen++;
@@ -94,7 +94,8 @@ export class Grammars {
         throw error;
       }
     } catch (error) {
-      if (strict || !(error instanceof OmlxError) || error.code !== "invalid_request") throw error;
+      if (!(error instanceof OmlxError) || error.code !== "invalid_request") throw error;
+      if (strict) throw invalidRequest(error.message, param);
       return { matcher: null, relaxed: error.message };
     }
   }

@@ -7,6 +7,8 @@ export interface Shape {
   /** null: anything. */
   readonly grammar: GrammarSpec | null;
   readonly strict: boolean;
+  /** The request's field that demands the grammar. */
+  readonly param?: string | undefined;
   /** How calls are written; null: there are none to read. */
   readonly dialect: Dialect | null;
   /** What the client should know. */
@@ -37,7 +39,7 @@ export function shapeOf(request: ChatRequest, own: Dialect): Shape {
   const grammar = shaped.grammar as CallGrammar;
   if (isForced) {
     const calls = framed(callsFormat(grammar, named, isOne), own.frame?.calls, own.frame);
-    return { grammar: tag(calls), strict, dialect: shaped, warnings: [] };
+    return { grammar: tag(calls), strict, param: "tools", dialect: shaped, warnings: [] };
   }
   if (format !== null) {
     // one call: XGrammar takes no alternatives of which some may go on and some may not
@@ -45,13 +47,20 @@ export function shapeOf(request: ChatRequest, own: Dialect): Shape {
     const text = framed(textFormat(format), own.frame?.text, null);
     const either = framed(anyOf([text, calls]), undefined, own.frame);
     const isStrict = strict || isStrictFormat(format);
-    return { grammar: tag(either), strict: isStrict, dialect: shaped, warnings: [] };
+    return {
+      grammar: tag(either),
+      strict: isStrict,
+      param: format.param,
+      dialect: shaped,
+      warnings: [],
+    };
   }
   if (own.grammar === null || own.grammar.trigger === null) {
     const note = "strict: arguments are not enforced in this model's way of writing calls";
     return { grammar: null, strict: false, dialect, warnings: [note] };
   }
-  return { grammar: tag(triggered(own.grammar, tools, isOne)), strict, dialect, warnings: [] };
+  const calls = tag(triggered(own.grammar, tools, isOne));
+  return { grammar: calls, strict, param: "tools", dialect, warnings: [] };
 }
 
 function free(options: {
@@ -64,6 +73,7 @@ function free(options: {
   return {
     grammar: format === null ? null : textGrammar(format, frame),
     strict,
+    param: format?.param,
     dialect,
     warnings: [],
   };
@@ -81,8 +91,9 @@ function textGrammar(format: OutputFormat, frame: AnswerFrame | null): GrammarSp
     case "schema":
       return { kind: "schema", schema: JSON.stringify(format.schema) };
     case "regex":
+      return { kind: "regex", pattern: format.pattern };
     case "ebnf":
-      return format;
+      return { kind: "ebnf", grammar: format.grammar };
     case "choice":
       return tag(textFormat(format));
   }

@@ -76,12 +76,12 @@ export class Speech {
     request: ChatRequest,
     promptIds: readonly number[],
   ): Pick<TokenRequest, "constraint" | "thinkingBudget"> {
-    const { grammar, strict } = shapeOf(request, this.#dialect);
+    const { grammar, strict, param } = shapeOf(request, this.#dialect);
     const isThinking = this.#endsThinking(request, promptIds);
     const endIds = isThinking ? (this.#thoughts?.endIds ?? null) : null;
     const maxTokens = request.thinking.budget;
     return {
-      constraint: grammar === null ? null : { grammar, strict, after: endIds },
+      constraint: grammar === null ? null : { grammar, strict, param, after: endIds },
       thinkingBudget: endIds === null || maxTokens === undefined ? null : { maxTokens, endIds },
     };
   }

@@ -204,7 +204,13 @@ describe("decodeChat()", () => {
 
   test("decodeChat() reads what the text must be", () => {
     const schema = { type: "object" };
-    const format = (fields: object) => decodeFields(fields).format;
+    const format = (fields: object) => {
+      const found = decodeFields(fields).format;
+      if (found === null) return null;
+      const { param, ...rest } = found;
+      expect(param?.split(".")).toContain(Object.keys(fields)[0] as string);
+      return rest;
+    };
     expect(format({ response_format: { type: "text" } })).toBeNull();
     expect(format({ response_format: { type: "json_object" } })).toEqual({ kind: "json" });
     for (const strict of [true, false]) {

@@ -106,7 +106,7 @@ function decodeFormat(body: CountBody): OutputFormat | null {
     const field = `${path}.schema`;
     throw invalidRequest(`Invalid value for "${field}": expected an object`, field);
   }
-  return { kind: "schema", schema: format.schema, strict: true };
+  return { kind: "schema", schema: format.schema, strict: true, param: path };
 }
 
 function decodeSampling(body: MessagesBody): Partial<SamplingParams> {

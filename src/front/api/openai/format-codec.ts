@@ -15,7 +15,7 @@ export function decodeFormat(body: ChatBody): OutputFormat | null {
       second.param,
     );
   }
-  return first?.format ?? null;
+  return first === undefined ? null : { ...first.format, param: first.param };
 }
 
 interface Found {

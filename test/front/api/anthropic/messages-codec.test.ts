@@ -110,9 +110,12 @@ describe("decodeMessages()", () => {
     expect(decode(adaptive).hidesThoughts).toBe(true);
     const schema = { type: "object" };
     const format = { type: "json_schema", schema };
-    const wanted = { kind: "schema" as const, schema, strict: true };
+    const wanted = { kind: "schema" as const, schema, strict: true, param: "output_config.format" };
     expect(request({ output_config: { format } }).format).toEqual(wanted);
-    expect(request({ output_format: format }).format).toEqual(wanted);
+    expect(request({ output_format: format }).format).toEqual({
+      ...wanted,
+      param: "output_format",
+    });
     expect(request({ chat_template_kwargs: { a: 1 } }).templateKwargs).toEqual({ a: 1 });
   });
 

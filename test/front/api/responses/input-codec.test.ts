@@ -246,7 +246,12 @@ test("decodeResponses() hands on sampling, limits, thinking and formats", () => 
     maxTokens: 5,
     parallelToolCalls: false,
     thinking: { effort: "low" },
-    format: { kind: "schema", schema: { type: "object" }, strict: true },
+    format: {
+      kind: "schema",
+      schema: { type: "object" },
+      strict: true,
+      param: "text.format",
+    },
     topLogprobs: 3,
     lane: "background",
   });

@@ -130,12 +130,17 @@ function decodeFormat(body: ResponsesBody): OutputFormat | null {
   const format = body.text?.format;
   switch (format?.type) {
     case "json_object":
-      return { kind: "json" };
+      return { kind: "json", param: "text.format" };
     case "json_schema":
       if (typeof format.schema !== "object" || format.schema === null) {
         throw invalidRequest('"text.format.schema" must be a JSON schema', "text.format.schema");
       }
-      return { kind: "schema", schema: format.schema, strict: format.strict ?? false };
+      return {
+        kind: "schema",
+        schema: format.schema,
+        strict: format.strict ?? false,
+        param: "text.format",
+      };
     default:
       return null;
   }
