@@ -40,7 +40,7 @@ interface Thread {
   readonly units: number;
 }
 
-/** After some bytes: everywhere that the text can be in the grammar. Immutable; no threads and not accepting: nowhere. */
+/** After some bytes: everywhere that the text can be in the grammar. Immutable but for what is remembered; no threads and not accepting: nowhere. */
 export interface CounterState {
   readonly threads: readonly Thread[];
   readonly isAccepting: boolean;
@@ -49,8 +49,8 @@ export interface CounterState {
   readonly missing: number;
   /** The least character that needs so many bytes. */
   readonly least: number;
-  /** States after one byte, as far as they were asked for. */
-  readonly after: (CounterState | null | undefined)[];
+  /** States after one byte, as far as they were asked for; null: none was. */
+  after: (CounterState | null | undefined)[] | null;
   /** Tokens of so many bytes are let through or not by XGrammar's mask alone: no count can end within them. */
   readonly free: number;
   /** A count has ended, and XGrammar may still follow a way that it closed. */
@@ -86,11 +86,24 @@ export class Counter {
 
   /** null: no text of the grammar begins like this. */
   step(state: CounterState, byte: number): CounterState | null {
-    const known = state.after[byte];
+    const known = state.after?.[byte];
     if (known !== undefined) return known;
     const after = this.#step(state, byte);
+    state.after ??= new Array(256);
     state.after[byte] = after;
     return after;
+  }
+
+  /** States that are remembered; each takes some kB. */
+  get numStates(): number {
+    return this.#states.size;
+  }
+
+  /** Forgets where texts led: the next one finds it out again, and one that is being read goes on. */
+  forget(): void {
+    this.#states.clear();
+    this.#frames.clear();
+    this.start.after = null; // all others are reached through it
   }
 
   #freeOf(threads: readonly Thread[]): number {
@@ -145,7 +158,7 @@ export class Counter {
       partial,
       missing,
       least,
-      after: new Array(256),
+      after: null,
       free: isTight ? 0 : this.#freeOf(threads),
       isTight,
     }));
@@ -184,8 +197,7 @@ export class Counter {
   #remember(key: string, make: () => CounterState): CounterState {
     const known = this.#states.get(key);
     if (known !== undefined) return known;
-    // Those in use live on; what they lead to is found out again.
-    if (this.#states.size > MAX_STATES) this.#states.clear();
+    if (this.#states.size >= MAX_STATES) this.forget();
     const state = make();
     this.#states.set(key, state);
     return state;
@@ -217,7 +229,7 @@ export class Counter {
       partial: 0,
       missing: 0,
       least: 0,
-      after: new Array(256),
+      after: null,
       free: this.#isBound || this.#isTight ? 0 : this.#freeOf(threads),
       isTight: this.#isTight,
     };
@@ -400,6 +412,16 @@ const sum = (bounds: readonly (readonly [number, number])[]): [number, number] =
 
 const times = (count: number, size: number): number =>
   count === 0 || size === 0 ? 0 : count * size;
+
+/** Makes the first of some counters forget, until all together remember so many states at most. */
+export function trim(counters: readonly Counter[], maxStates: number): void {
+  let total = counters.reduce((sum, { numStates }) => sum + numStates, 0);
+  for (const counter of counters) {
+    if (total <= maxStates) return;
+    total -= counter.numStates;
+    counter.forget();
+  }
+}
 
 /** Whether counts and lengths rule out every text from the start. */
 export function isEmptyLanguage(node: Node, rules: Rules): boolean {

@@ -1,6 +1,6 @@
 import * as xgrammar from "@mlc-ai/web-xgrammar";
 import type { GrammarSpec, GrammarVocabulary } from "#core/contract";
-import type { Counter, CounterState } from "./counter.ts";
+import { type Counter, type CounterState, trim } from "./counter.ts";
 import { GrammarError } from "./ir.ts";
 import { MAX_FORCED, maskWords, SHARED, STATE } from "./messages.ts";
 import { readSource } from "./source.ts";
@@ -8,6 +8,8 @@ import { readUtf8, Tokens, UTF8_START, type Utf8State } from "./tokens.ts";
 
 /** Forced text is looked for only where so few tokens may come. */
 const FEW = 64;
+/** States of counters that grammars keep while no text is in them, all together. */
+const MAX_IDLE_STATES = 10_000;
 
 interface Grammar {
   readonly compiled: xgrammar.CompiledGrammar;
@@ -82,6 +84,8 @@ export class GrammarHost {
   ): Promise<void> {
     const grammar = this.#grammars.get(key);
     if (grammar === undefined) throw new Error("the grammar is not here");
+    this.#grammars.delete(key);
+    this.#grammars.set(key, grammar); // the last used goes to the end
     const matcher: Matcher = {
       matcher: await xgrammar.GrammarMatcher.createGrammarMatcher(grammar.compiled),
       counter: grammar.counter,
@@ -104,6 +108,16 @@ export class GrammarHost {
   close(id: number): void {
     this.#matchers.get(id)?.matcher.dispose();
     this.#matchers.delete(id);
+    this.#trim();
+  }
+
+  #trim(): void {
+    const inUse = new Set([...this.#matchers.values()].map(({ counter }) => counter));
+    const counters = [...this.#grammars.values()].flatMap(({ counter }) => counter ?? []);
+    trim(
+      counters.filter((counter) => !inUse.has(counter)),
+      MAX_IDLE_STATES,
+    );
   }
 
   #accept(matcher: Matcher, token: number): boolean {

@@ -1,7 +1,7 @@
 /** The counter reads the whole grammar, so as a matcher it must agree with what is known to be right. */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { Counter, type CounterState } from "../../../src/device/grammar/counter.ts";
+import { Counter, type CounterState, trim } from "../../../src/device/grammar/counter.ts";
 import { Rules } from "../../../src/device/grammar/ir.ts";
 import { rawSpelling, regexGrammar } from "../../../src/device/grammar/regex.ts";
 import { SchemaGrammar } from "../../../src/device/grammar/schema.ts";
@@ -139,3 +139,45 @@ function completes(counter: Counter, text: string): boolean {
   }
   return false;
 }
+
+describe("what a counter remembers", () => {
+  const counterOf = (pattern: string): Counter =>
+    new Counter(regexGrammar(pattern, rawSpelling, true), new Rules(), NOTHING_LOOSE);
+  /** States that the counter keeps alive. */
+  const reached = ({ start }: Counter): number => {
+    const seen = new Set([start]);
+    for (const state of seen) for (const after of state.after ?? []) if (after) seen.add(after);
+    return seen.size;
+  };
+
+  test("is bounded, however many places a text can be in", () => {
+    const counter = counterOf("[a-d]{0,200}(,[a-d]{0,200}){0,149}");
+    const text = Array.from({ length: 150 }, () => "abcd".repeat(50)).join(",");
+    expect(accepts(counter, text)).toBe(true);
+    expect(accepts(counter, `${text},`)).toBe(false);
+    expect(counter.numStates).toBeLessThanOrEqual(20_000);
+    expect(reached(counter)).toBeLessThanOrEqual(20_001);
+  });
+
+  test("can be forgotten in the middle of a text", () => {
+    const counter = counterOf("(ab{2,30}c?){3}");
+    let state: CounterState | null = counter.start;
+    for (const byte of Buffer.from("abbbcabbabbbbbc")) {
+      counter.forget();
+      state = state === null ? null : counter.step(state, byte);
+    }
+    expect(state?.isAccepting).toBe(true);
+    expect([accepts(counter, "abbabbabb"), accepts(counter, "abbabbab")]).toEqual([true, false]);
+  });
+
+  test("is forgotten by the first counters where all together remember too much", () => {
+    const counters = ["a{0,90}", "b{0,90}", "c{0,90}"].map((pattern) => counterOf(pattern));
+    for (const [i, counter] of counters.entries()) read(counter, "abc".charAt(i).repeat(80));
+    const all = counters.map(({ numStates }) => numStates);
+    trim(counters, 240);
+    expect(counters.map(({ numStates }) => numStates)).toEqual(all);
+    trim(counters, 100);
+    expect(counters.map(({ numStates }) => numStates > 0)).toEqual([false, false, true]);
+    expect(counters.map(reached)).toEqual([1, 1, 81]);
+  });
+});
