@@ -1,6 +1,8 @@
 /** One streamed chat request, with the time of each token as a client sees it. */
 import type { Message } from "./prompts.ts";
 
+const LINE_END = "\r\n";
+
 /** Times in milliseconds after the request was sent. */
 export interface Answer {
   /** Of the first piece of text. */
@@ -27,56 +29,66 @@ export interface Ask {
 
 /** @throws {Error} if the server refuses, or ends the answer with an error or before its time */
 export async function ask(origin: string, request: Ask): Promise<Answer> {
-  const { sentAt, response } = await send(origin, request);
-  // Read now, parse later: the client shares the cores with what it measures.
-  const chunks: { readonly ms: number; readonly bytes: Uint8Array }[] = [];
-  for await (const bytes of response) chunks.push({ ms: performance.now() - sentAt, bytes });
-  return read(chunks, sentAt);
+  const sentAt = performance.now();
+  const exchange = send(origin, request);
+  await exchange.ended;
+  return read(bodyOf(exchange.pieces), sentAt);
 }
 
 /** An answer that is broken off when it has served its purpose. */
 export interface Listening {
-  /** The first piece is here. */
+  /** The first token is here. */
   readonly begun: Promise<void>;
-  /** Breaks it off. performance.now() of all pieces up to now. */
-  stop(): Promise<readonly number[]>;
+  /** Breaks it off. performance.now() of all tokens up to now. */
+  stop(): readonly number[];
 }
 
-/** @throws {Error} if the server refuses */
-export async function listen(origin: string, request: Ask): Promise<Listening> {
-  const broken = new AbortController();
-  const { response } = await send(origin, request, broken.signal);
-  const pieces: number[] = [];
+/** @throws {Error} from `begun` and stop(): the server refuses, or the answer has ended */
+export function listen(origin: string, request: Ask): Listening {
   const begun = Promise.withResolvers<void>();
+  const tokens: number[] = [];
+  const exchange = send(origin, request, ({ at, bytes }) => {
+    // the first event only names the role
+    if (!/"content":"[^"]/.test(bytes.toString("latin1"))) return;
+    tokens.push(at);
+    begun.resolve();
+  });
   let isOver = false;
-  const reading = (async () => {
-    for await (const bytes of response) {
-      const now = performance.now();
-      const text = new TextDecoder().decode(bytes);
-      // one event per token, except that the first only names the role
-      if (/"content":"[^"]/.test(text)) pieces.push(now);
-      if (pieces.length > 0) begun.resolve();
-    }
+  const over = (error?: unknown) => {
     isOver = true;
-    throw new Error("the answer ended before it was broken off");
-  })();
-  reading.catch(begun.reject);
+    begun.reject(error ?? new Error("the answer ended before it was broken off"));
+  };
+  exchange.ended.then(() => over(), over);
   return {
     begun: begun.promise,
-    async stop() {
-      if (isOver) await reading;
-      broken.abort();
-      await reading.catch(() => undefined);
-      return pieces;
+    stop() {
+      if (isOver) throw new Error("the answer ended before it was broken off");
+      exchange.breakOff();
+      return tokens;
     },
   };
 }
 
-async function send(
-  origin: string,
-  { messages, maxTokens, fields }: Ask,
-  signal: AbortSignal | null = null,
-): Promise<{ readonly sentAt: number; readonly response: ReadableStream<Uint8Array> }> {
+/** Bytes of a response, and when they came: performance.now(). */
+interface Piece {
+  readonly at: number;
+  readonly bytes: Buffer;
+}
+
+interface Exchange {
+  readonly pieces: readonly Piece[];
+  /** The server has closed the connection. */
+  readonly ended: Promise<void>;
+  breakOff(): void;
+}
+
+/**
+ * Sends a request over a connection of its own and keeps what comes as it is, to be read later: the client shares the
+ * cores with what it measures, and fetch() takes twice as long for a token as this.
+ */
+function send(origin: string, ask: Ask, onPiece: (piece: Piece) => void = () => {}): Exchange {
+  const { hostname, port } = new URL(origin);
+  const { messages, maxTokens, fields } = ask;
   const body = JSON.stringify({
     messages,
     max_tokens: maxTokens,
@@ -84,21 +96,79 @@ async function send(
     stream_options: { include_usage: true },
     ...fields,
   });
-  const sentAt = performance.now();
-  const response = await fetch(`${origin}/v1/chat/completions`, {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body,
-    // a connection left over from the last request may have been closed by the server meanwhile
-    keepalive: false,
-    signal,
-    // Bun ends a fetch after five minutes without data
-    ...{ timeout: false },
+  const head = [
+    "POST /v1/chat/completions HTTP/1.1",
+    `Host: ${hostname}:${port}`,
+    "Content-Type: application/json",
+    `Content-Length: ${Buffer.byteLength(body)}`,
+    "Connection: close",
+  ];
+  let rest = Buffer.from(`${head.join(LINE_END)}${LINE_END}${LINE_END}${body}`);
+  const write = (socket: Bun.Socket) => {
+    rest = rest.subarray(Math.max(0, socket.write(rest)));
+  };
+  const pieces: Piece[] = [];
+  const ended = Promise.withResolvers<void>();
+  const connected = Bun.connect({
+    hostname,
+    port: Number(port),
+    socket: {
+      open: write,
+      drain: write,
+      data(_, bytes) {
+        const piece = { at: performance.now(), bytes };
+        pieces.push(piece);
+        onPiece(piece);
+      },
+      error: (_, error) => ended.reject(error),
+      close: () => ended.resolve(),
+    },
   });
-  if (!response.ok || !response.body) {
-    throw new Error(`status ${response.status}: ${(await response.text()).slice(0, 300)}`);
+  connected.catch(ended.reject);
+  const breakOff = () => void connected.then((socket) => socket.terminate());
+  return { pieces, ended: ended.promise, breakOff };
+}
+
+/**
+ * The body of a response, in the pieces that it came in.
+ *
+ * @throws {Error} if the server refuses
+ */
+function bodyOf(pieces: readonly Piece[]): Piece[] {
+  const all = Buffer.concat(pieces.map(({ bytes }) => bytes));
+  const headEnd = all.indexOf(LINE_END + LINE_END);
+  const head = all.toString("latin1", 0, Math.max(0, headEnd));
+  const begin = headEnd + 2 * LINE_END.length;
+  const status = Number(/^HTTP\/1\.\d (\d+)/.exec(head)?.[1]);
+  if (status !== 200) {
+    const text = all.toString("utf8", headEnd < 0 ? 0 : begin).slice(0, 300);
+    throw new Error(`status ${status || "missing"}: ${text}`);
   }
-  return { sentAt, response: response.body };
+  let end = 0;
+  const ends = pieces.map(({ at, bytes }) => {
+    end += bytes.length;
+    return { at, end };
+  });
+  /** When the byte before `offset` came. */
+  const arrival = (offset: number) => ends.find((piece) => piece.end >= offset)?.at ?? Number.NaN;
+  if (!/^transfer-encoding:.*chunked/im.test(head)) {
+    return ends
+      .map(({ at, end }, i) => ({
+        at,
+        bytes: all.subarray(Math.max(begin, ends[i - 1]?.end ?? 0), end),
+      }))
+      .filter(({ bytes }) => bytes.length > 0);
+  }
+  const body: Piece[] = [];
+  for (let at = begin; at < all.length; ) {
+    const sizeEnd = all.indexOf(LINE_END, at);
+    const size = Number.parseInt(all.toString("latin1", at, sizeEnd), 16);
+    const from = sizeEnd + LINE_END.length;
+    if (sizeEnd < 0 || !(size > 0)) break;
+    body.push({ at: arrival(from + size), bytes: all.subarray(from, from + size) });
+    at = from + size + LINE_END.length;
+  }
+  return body;
 }
 
 interface Chunk {
@@ -114,17 +184,15 @@ interface Chunk {
   readonly error?: unknown;
 }
 
-function read(
-  chunks: readonly { readonly ms: number; readonly bytes: Uint8Array }[],
-  sentAt: number,
-): Answer {
+function read(body: readonly Piece[], sentAt: number): Answer {
   const decoder = new TextDecoder();
   const pieceMs: number[] = [];
   let rest = "";
   let text = "";
   let usage: Chunk["usage"];
   let lastMs = Number.NaN;
-  for (const { ms, bytes } of chunks) {
+  for (const { at, bytes } of body) {
+    const ms = at - sentAt;
     const events = (rest + decoder.decode(bytes, { stream: true })).split("\n\n");
     rest = events.pop() ?? "";
     for (const event of events) {

@@ -250,7 +250,7 @@ function load({ loadTokens }: Sizes): Measurement {
     isForConcurrent: true,
     async run({ peer, single }, seed) {
       const fields = peer.fields(false);
-      const answer = await listen(single.origin, {
+      const answer = listen(single.origin, {
         messages: conversation(`${seed} answer`, SHORT_PROMPT),
         // more than are written meanwhile; what is left is broken off
         maxTokens: MAX_BESIDE,
@@ -262,7 +262,7 @@ function load({ loadTokens }: Sizes): Measurement {
         maxTokens: 1,
         fields,
       });
-      const pieces = await answer.stop();
+      const pieces = answer.stop();
       const intervals = pieces
         .map((at, i) => ({ at, ms: at - (pieces[i - 1] ?? at) }))
         .filter(({ at }, i) => i > 0 && at > sentAt && at <= sentAt + firstMs)

@@ -93,6 +93,26 @@ export class ForwardSession {
 
   /** One forward pass over all feeds together; per feed the logits asked for, a row of vocabSize each. */
   step(feeds: readonly Feed[]): Float32Array[][] {
+    let values: Float32Array = new Float32Array();
+    this.#forward(feeds, (logits) => {
+      values = mx.toFloat32(logits);
+    });
+    let row = 0;
+    return feeds.map(({ ids: fresh, logits = "all" }) => {
+      const count = logits === "all" ? fresh.length : logits === "last" ? 1 : 0;
+      return Array.from({ length: count }, () => {
+        const begin = row++ * this.vocabSize;
+        return values.subarray(begin, begin + this.vocabSize);
+      });
+    });
+  }
+
+  /** As step(), for who wants to know how long it takes: the logits are computed and stay where they are. */
+  compute(feeds: readonly Feed[]): void {
+    this.#forward(feeds, (logits) => mx.evaluate(logits));
+  }
+
+  #forward(feeds: readonly Feed[], use: (logits: mx.MxArray) => void): void {
     const { model, cache } = this.loaded;
     const ids: number[] = [];
     const positions: number[] = [];
@@ -116,25 +136,16 @@ export class ForwardSession {
       spans,
       logitRows: Int32Array.from(logitRows),
     };
-    let values: Float32Array = new Float32Array();
     cache.begin(batch);
     try {
       mx.scope(() => {
         const logits = model.forward(batch, cache);
-        if (logits) values = mx.toFloat32(logits);
+        if (logits) use(logits);
       });
     } finally {
       cache.end();
     }
-    let row = 0;
-    return feeds.map(({ text, ids: fresh, logits = "all" }) => {
-      text.numTokens += fresh.length;
-      const count = logits === "all" ? fresh.length : logits === "last" ? 1 : 0;
-      return Array.from({ length: count }, () => {
-        const begin = row++ * this.vocabSize;
-        return values.subarray(begin, begin + this.vocabSize);
-      });
-    });
+    for (const { text, ids: fresh } of feeds) text.numTokens += fresh.length;
   }
 
   /** The text in steps of `chunk` tokens (all at once if not given); logits of every position. */
