@@ -361,6 +361,14 @@ describe("input", () => {
     await embed({ model: "odd/nan", input: [[2, 10, 3]] });
   });
 
+  test("items are texts, too; what is not known of them is named", async () => {
+    const { vectors } = await embed({ model: MINILM, input: ["first", "second"] });
+    const items = [{ text: "first" }, { text: "second", title: "x" }];
+    const { vectors: got, warnings } = await embed({ model: MINILM, items, zz: 1 });
+    expect(got).toEqual(vectors);
+    expect(warnings).toBe("ignored: zz, items[1].title");
+  });
+
   test("input_type chooses the model's prompt", async () => {
     const { vectors: query } = await embed({
       model: "tiny/qwen3-embedding",

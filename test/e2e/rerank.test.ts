@@ -116,6 +116,16 @@ describe("input", () => {
     ["no documents", { query: QUERY }, "documents"],
     ["an empty list", { ...good, documents: [] }, "documents"],
     ["an object without text", { ...good, documents: [{ title: "x" }] }, "documents[0].text"],
+    [
+      "an image as query",
+      { ...good, query: { text: "a", image: "data:image/png;base64,AA" } },
+      "query",
+    ],
+    [
+      "an image among the documents",
+      { ...good, documents: ["a", { text: "b", image: "data:image/png;base64,AA" }] },
+      "documents[1]",
+    ],
     ["top_n 0", { ...good, top_n: 0 }, "top_n"],
     ["top_n -1", { ...good, top_n: -1 }, "top_n"],
     ["top_n 1.5", { ...good, top_n: 1.5 }, "top_n"],

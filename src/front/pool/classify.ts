@@ -35,6 +35,8 @@ export function classify(
   if (modelType === "") {
     return { kind, modelType, problem: 'Cannot read config.json: "model_type" is missing' };
   }
+  const stranger = strangerOf(config, modelType);
+  if (stranger !== null) return { kind, modelType, problem: `${stranger} is not supported` };
   if (isSupported(modelType, kind)) return { kind, modelType };
   const found = `model_type ${JSON.stringify(modelType)}`;
   if (isArchitecture(modelType) || encoderFamily(modelType)) {
@@ -43,6 +45,21 @@ export function classify(
   const all = [...Object.keys(ARCHITECTURES), ...Object.keys(ENCODERS)];
   const known = [...new Set(all)].filter((type) => isSupported(type, kind)).join(", ");
   return { kind, modelType, problem: `${found} is not supported; supported are ${known}` };
+}
+
+/** What makes a checkpoint another model than others of its type: it comes with code of its own. */
+function strangerOf(config: JsonObject, modelType: string): string | null {
+  const ranking = architecturesOf(config).find((name) => /ForRanking$/.test(name));
+  if (ranking !== undefined) return `architecture ${JSON.stringify(ranking)}`;
+  const positions = config["position_embedding_type"];
+  const isLearned = typeof positions !== "string" || positions === "absolute";
+  if (isLearned || !/^(?:bert|roberta|xlm-roberta)$/.test(modelType)) return null;
+  return `position_embedding_type ${JSON.stringify(positions)}`;
+}
+
+function architecturesOf(config: JsonObject): string[] {
+  const listed = config["architectures"];
+  return Array.isArray(listed) ? listed.filter((name) => typeof name === "string") : [];
 }
 
 function typeOf(config: JsonObject): string {
@@ -61,8 +78,7 @@ function kindOf(
   files: readonly string[],
   modelType: string,
 ): ModelKind {
-  const listed = config["architectures"];
-  const names = Array.isArray(listed) ? listed.filter((a) => typeof a === "string") : [];
+  const names = architecturesOf(config);
   const has = (pattern: RegExp) => names.some((name) => pattern.test(name));
   if (has(/For(?:SequenceClassification|Ranking)$/)) return "reranker";
   if (has(/ForCausalLM$/) && encoderFamily(modelType)?.isCausal) {

@@ -4,7 +4,7 @@ import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { KernelMode } from "#core/contract";
-import { layoutSafetensors, type TensorInfo } from "#core/formats";
+import { layoutSafetensors, readTensors, type TensorInfo } from "#core/formats";
 import * as mx from "#device/mlx";
 import type { Encoder } from "#device/zoo";
 import { readTorchTensors } from "../../../src/core/formats/torch-file.ts";
@@ -155,6 +155,58 @@ describe.each(RERANKER_NAMES)("%s", (name) => {
     encoder.dispose();
   });
 });
+
+test("an XLM-RoBERTa with flash-attention's names, as jina-reranker-v2, gives the same scores", async () => {
+  const source = join(ENCODER_MODELS, "xlm-roberta-reranker");
+  const path = join(scratch, "flash");
+  cpSync(source, path, { recursive: true });
+  writeFileSync(join(path, "model.safetensors"), withFlashNames(source));
+  const { queries } = await readReranker("xlm-roberta-reranker");
+  const ids = queries.flatMap((query) => query.ids);
+  const [plain, flash] = [
+    await open(source, "reranker", "native"),
+    await open(path, "reranker", "native"),
+  ];
+  expect(encode(flash, ids)).toEqual(encode(plain, ids));
+  plain.dispose();
+  flash.dispose();
+});
+
+/** The checkpoint as flash-attention's BERT names it: one matrix for query, key and value. */
+function withFlashNames(folder: string): Uint8Array {
+  const tensors = readTensors(folder);
+  const bytesOf = ({ file, byteOffset, byteLength }: TensorInfo) =>
+    readFileSync(file).subarray(byteOffset, byteOffset + byteLength);
+  const renamed = new Map<string, { shape: readonly number[]; data: Uint8Array[] }>();
+  for (const [name, tensor] of tensors) {
+    const to = name
+      .replace("embeddings.LayerNorm", "emb_ln")
+      .replace("encoder.layer.", "encoder.layers.")
+      .replace("attention.output.LayerNorm", "norm1")
+      .replace(/(\d)\.output\.LayerNorm/, "$1.norm2")
+      .replace("attention.output.dense", "mixer.out_proj")
+      .replace("intermediate.dense", "mlp.fc1")
+      .replace(/(\d)\.output\.dense/, "$1.mlp.fc2");
+    if (to.includes("attention.self.")) {
+      if (!to.includes("query")) continue;
+      const parts = ["query", "key", "value"].map(
+        (part) => tensors.get(name.replace("query", part)) as TensorInfo,
+      );
+      const [rows = 0, ...columns] = tensor.shape;
+      const fused = to.replace("attention.self.query", "mixer.Wqkv");
+      renamed.set(fused, { shape: [3 * rows, ...columns], data: parts.map(bytesOf) });
+    } else renamed.set(to, { shape: tensor.shape, data: [bytesOf(tensor)] });
+  }
+  const entries = [...renamed].map(([name, { shape, data }]) => {
+    const bytes = Buffer.concat(data);
+    return { name, dtype: "F32", shape, byteLength: bytes.length, bytes };
+  });
+  const layout = layoutSafetensors(entries, {});
+  const out = new Uint8Array(layout.fileBytes);
+  out.set(layout.start);
+  for (const { name, bytes } of entries) out.set(bytes, layout.byteOffsets.get(name));
+  return out;
+}
 
 describe("bge-m3's heads", () => {
   const outputs = ["lexical", "colbert"] as const;

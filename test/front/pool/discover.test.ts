@@ -244,6 +244,21 @@ describe("Catalog.refresh()", () => {
     for (const entry of others) expect(entry.problem).toContain("not supported");
   });
 
+  test("says of encoders with code of their own why they cannot be served", async () => {
+    const add = (name: string, over: object) =>
+      editConfig(addModel(name), (config) => Object.assign(config, over));
+    const alibi = { model_type: "bert", position_embedding_type: "alibi" };
+    add("a", { ...alibi, architectures: ["JinaBertForMaskedLM"] });
+    add("b", { ...alibi, architectures: ["BertModel"], position_embedding_type: "absolute" });
+    add("c", { model_type: "qwen3", architectures: ["JinaForRanking"] });
+    const { entries } = await scan();
+    expect(entries.map(({ kind, problem }) => [kind, problem])).toEqual([
+      ["embedding", 'position_embedding_type "alibi" is not supported'],
+      ["embedding", undefined],
+      ["reranker", 'architecture "JinaForRanking" is not supported'],
+    ]);
+  });
+
   test("ends on links in a circle and follows links to models", async () => {
     const outside = mkdtempSync(join(tmpdir(), "omlx-outside-"));
     try {

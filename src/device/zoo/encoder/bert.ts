@@ -1,5 +1,5 @@
 import { positionsOf } from "#core/formats";
-import type { EncoderSpec, HeadSpec } from "#device/nn";
+import type { EncoderAttentionSpec, EncoderSpec, HeadSpec } from "#device/nn";
 import { activationOf, type EncoderFolder, norms, prefixOf } from "./base.ts";
 
 /** BERT: learned positions, norms after each sum, GELU (transformers models/bert). */
@@ -14,10 +14,13 @@ export function bert(folder: EncoderFolder): EncoderSpec {
       { path: "classifier", outputs: folder.labels, activation: "identity", norm: null },
     ],
   };
-  return record(folder, prefix, classifier, 0);
+  return record(folder, prefix, PLAIN, classifier, 0);
 }
 
-/** RoBERTa and XLM-RoBERTa: BERT with positions that begin behind the padding id (transformers models/xlm_roberta). */
+/**
+ * RoBERTa and XLM-RoBERTa: BERT with positions that begin behind the padding id (transformers models/xlm_roberta). Jina's
+ * rerankers of that shape name its parts as flash-attention's BERT does.
+ */
 export function roberta(folder: EncoderFolder): EncoderSpec {
   const { config } = folder;
   const prefix = prefixOf(folder, "embeddings.word_embeddings.weight", ["", "roberta.", "model."]);
@@ -30,12 +33,48 @@ export function roberta(folder: EncoderFolder): EncoderSpec {
       { path: "classifier.out_proj", outputs: folder.labels, activation: "identity", norm: null },
     ],
   };
-  return record(folder, prefix, classifier, config.maxPositions - positionsOf(config));
+  const names = folder.has(`${prefix}encoder.layers.0.${FUSED.qkv}.weight`) ? FUSED : PLAIN;
+  return record(folder, prefix, names, classifier, config.maxPositions - positionsOf(config));
 }
+
+/** What the parts are called. */
+interface Names {
+  readonly embeddingNorm: string;
+  readonly layers: string;
+  readonly qkv: EncoderAttentionSpec["qkv"];
+  readonly out: string;
+  readonly attentionNorm: string;
+  readonly up: string;
+  readonly down: string;
+  readonly mlpNorm: string;
+}
+
+const PLAIN: Names = {
+  embeddingNorm: "embeddings.LayerNorm",
+  layers: "encoder.layer",
+  qkv: ["attention.self.query", "attention.self.key", "attention.self.value"],
+  out: "attention.output.dense",
+  attentionNorm: "attention.output.LayerNorm",
+  up: "intermediate.dense",
+  down: "output.dense",
+  mlpNorm: "output.LayerNorm",
+};
+
+const FUSED: Names = {
+  embeddingNorm: "emb_ln",
+  layers: "encoder.layers",
+  qkv: "mixer.Wqkv",
+  out: "mixer.out_proj",
+  attentionNorm: "norm1",
+  up: "mlp.fc1",
+  down: "mlp.fc2",
+  mlpNorm: "norm2",
+};
 
 function record(
   { config, head }: EncoderFolder,
   prefix: string,
+  names: Names,
   classifier: HeadSpec,
   offset: number,
 ): EncoderSpec {
@@ -52,31 +91,31 @@ function record(
       scale: 1,
       positions: { path: at("position_embeddings"), count: config.maxPositions, offset },
       types: { path: at("token_type_embeddings"), count: types },
-      norm: at("LayerNorm"),
+      norm: prefix + names.embeddingNorm,
     },
     layers: Array.from({ length: config.numLayers }, (_, i) => ({
-      path: `${prefix}encoder.layer.${i}`,
+      path: `${prefix}${names.layers}.${i}`,
       attention: {
         heads: numHeads,
         kvHeads: numHeads,
         headDim,
         scale: headDim ** -0.5,
-        qkv: ["attention.self.query", "attention.self.key", "attention.self.value"],
-        out: "attention.output.dense",
+        qkv: names.qkv,
+        out: names.out,
         qkNorms: null,
         rope: null,
         before: null,
         after: null,
       },
-      attentionNorms: norms(null, null, "attention.output.LayerNorm"),
+      attentionNorms: norms(null, null, names.attentionNorm),
       mlp: {
         hidden: config.intermediateSize,
         activation: activationOf(config, ["hidden_act"], "gelu"),
         gate: null,
-        up: "intermediate.dense",
-        down: "output.dense",
+        up: names.up,
+        down: names.down,
       },
-      mlpNorms: norms(null, null, "output.LayerNorm"),
+      mlpNorms: norms(null, null, names.mlpNorm),
     })),
     finalNorm: null,
     lmHead: at("word_embeddings"),

@@ -26,7 +26,14 @@ export function decodeEmbedding(body: EmbeddingBody): DecodedEmbedding {
       tokenOutputs: tokenOutputsOf(body),
     },
     format: body.encoding_format ?? "float",
-    ignored: Object.keys(body).filter((name) => !EMBEDDING_FIELDS.has(name)),
+    ignored: [
+      ...Object.keys(body).filter((name) => !EMBEDDING_FIELDS.has(name)),
+      ...(body.items ?? []).flatMap((item, i) =>
+        Object.keys(item)
+          .filter((name) => name !== "text" && name !== "image")
+          .map((name) => `items[${i}].${name}`),
+      ),
+    ],
   };
 }
 

@@ -54,12 +54,12 @@ export const embeddingAnswer = z.object({
   warnings,
 });
 
-const document = z.union([z.string(), z.looseObject({ text: z.string() })]);
+const document = z.union([z.string(), z.looseObject({ text: z.string(), image: anything })]);
 
 /** POST /v1/rerank and /v2/rerank, as far as it is known here. */
 export const rerankBody = z.looseObject({
   model: z.string().nullish(),
-  query: z.union([text, z.looseObject({ text })]),
+  query: z.union([text, z.looseObject({ text, image: anything })]),
   documents: z
     .array(document)
     .min(1, "must not be empty")

@@ -1,3 +1,4 @@
+import { invalidRequest } from "#core/contract";
 import type { RerankRequest, RerankResult } from "#front/service";
 import { RERANK_FIELDS, type RerankBody } from "./encode-schemas.ts";
 
@@ -15,9 +16,14 @@ export interface DecodedRerank {
  * Documents that are too long are cut unless the client says no: rerankers are asked with whatever a search found.
  *
  * @param returnsDocuments when the request does not say it
+ * @throws {OmlxError} invalid_request
  */
 export function decodeRerank(body: RerankBody, returnsDocuments: boolean): DecodedRerank {
   const { query, documents } = body;
+  refuseImage(query, "query");
+  documents.forEach((document, i) => {
+    refuseImage(document, `documents[${i}]`);
+  });
   const mayCut = body.truncate ?? body.truncation ?? true;
   return {
     request: {
@@ -34,6 +40,12 @@ export function decodeRerank(body: RerankBody, returnsDocuments: boolean): Decod
     returnsDocuments: body.return_documents ?? returnsDocuments,
     ignored: Object.keys(body).filter((name) => !RERANK_FIELDS.has(name)),
   };
+}
+
+/** A score of the text alone would be another one than was asked for. */
+function refuseImage(part: string | { readonly image?: unknown }, param: string): void {
+  if (typeof part === "string" || part.image === undefined || part.image === null) return;
+  throw invalidRequest("Cannot rank by an image: the model reads text only", param);
 }
 
 /** Jina's and Cohere's answer in one: the best documents first, equal ones in the order of the request. */
