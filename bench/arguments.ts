@@ -40,7 +40,7 @@ export interface CommonArguments {
 export const COMMON_HELP = `  --quick              one round, short prompts, few tokens: shows that everything works, proves nothing
   --shape NAMES        of ${SHAPES.join(",")}: the model that our program carries; random weights in the shape of
                        Qwen3-0.6B (npm run bench: both, one after the other; ab: default)
-  --rounds N           rounds (3; quick: 1)
+  --rounds N           rounds (3; 0.6b: 2; quick: 1)
   --only GROUPS        of ${GROUPS.join(",")}
   --threads N          threads of every peer that can be told (physical cores)
   --contexts N,N       prompt lengths before decoding (0,2048,7500; 0.6b: 0,8192,16384; quick: 0,512)
@@ -154,7 +154,7 @@ function part(shape: (typeof SHAPES)[number], values: CommonValues): Part {
   return {
     shape,
     title: isDefault ? "SmolLM2-135M-Instruct, Q4_1" : "Qwen3-0.6B's shape, random weights, Q4_0",
-    rounds: whole("--rounds", values.rounds ?? (isQuick ? "1" : "3")),
+    rounds: whole("--rounds", values.rounds ?? (isQuick ? "1" : isDefault ? "3" : "2")),
     groups: new Set(only.filter((group) => isDefault || SHAPE_GROUPS.includes(group))),
     sizes: {
       contexts: wholes("--contexts", values.contexts ?? (isQuick ? "0,512" : contexts), 0),

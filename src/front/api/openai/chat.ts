@@ -68,7 +68,11 @@ function chatProtocol(
   const encoder = new ChunkEncoder(head, options);
   return {
     head: encoder.start().map(sseFrame).join(""),
-    frames: (event) => [...encoder.encode(event)].map(sseFrame).join(""),
+    frames: (event) => {
+      let frames = "";
+      for (const chunk of encoder.encode(event)) frames += sseFrame(chunk);
+      return frames;
+    },
     errorFrame: (error) => sseFrame(JSON.stringify(openaiError(error))),
     tail: SSE_DONE,
     keepAlive: SSE_KEEP_ALIVE,

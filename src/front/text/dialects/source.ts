@@ -50,6 +50,7 @@ export class Markers {
 
   /** A source's text as the model wrote it. */
   spell(text: string): string {
+    if (this.#texts.length === 0) return text;
     return text.replace(SENTINELS, (sentinel) => {
       return this.#texts[sentinel.charCodeAt(0) - FIRST_SENTINEL] ?? "\uFFFD";
     });
@@ -203,6 +204,7 @@ export class Source {
    */
   *until(stops: readonly string[], tell: (text: string) => void): Parse<string | null> {
     const wanted = stops.map((stop) => this.markers.find(stop));
+    const longest = wanted.reduce((most, stop) => Math.max(most, stop.length), 0);
     for (;;) {
       let at = -1;
       let which = -1;
@@ -214,7 +216,7 @@ export class Source {
         if (isBetter) [at, which] = [place, i];
       }
       // a longer stop that begins earlier may still be completed
-      const open = this.#openAt(wanted);
+      const open = this.#openAt(wanted, longest);
       if (at !== -1 && at <= open) {
         if (at > 0) tell(this.take(at));
         this.take(wanted[which]?.length ?? 0);
@@ -235,9 +237,8 @@ export class Source {
   }
 
   /** Where the text's end begins that may become one of `wanted`. */
-  #openAt(wanted: readonly string[]): number {
+  #openAt(wanted: readonly string[], longest: number): number {
     const text = this.#text;
-    const longest = wanted.reduce((most, stop) => Math.max(most, stop.length), 0);
     for (let at = Math.max(0, text.length - longest + 1); at < text.length; at++) {
       const tail = text.slice(at);
       if (wanted.some((stop) => stop.length > tail.length && stop.startsWith(tail))) return at;
