@@ -120,6 +120,19 @@ def bpe_cls() -> tuple[Tokenizer, dict]:
     return tokenizer, names
 
 
+def bpe_roberta() -> tuple[Tokenizer, dict]:
+    """As RoBERTa's: pairs with two </s> between."""
+    tokenizer = byte_level(["<mask>"])
+    model = json.loads(tokenizer.to_str())["model"]
+    pieces = sorted(model["vocab"], key=model["vocab"].get)
+    vocabulary = {t: i for i, t in enumerate(["<s>", "<pad>", "</s>", "<unk>", *pieces, "<mask>"])}
+    tokenizer.model = models.BPE(vocabulary, [tuple(m) for m in model["merges"]])
+    tokenizer.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False)
+    names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "sep_token": "</s>", "pad_token": "<pad>", "cls_token": "<s>"}
+    return tokenizer, names
+
+
 def bpe_end() -> tuple[Tokenizer, dict]:
     """As Qwen3-Embedding's: <|endoftext|> behind every text."""
     tokenizer = byte_level(["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"], ["yes", "no"])
@@ -268,6 +281,7 @@ EMBEDDERS = {
     "qwen3-embedding": ({"model_type": "qwen3", **QWEN, "rope_theta": 1000000.0}, "Qwen3Model", bpe_end, ["lasttoken"], {"prompts": None}),
     "qwen2-embedding": ({"model_type": "qwen2", **{k: v for k, v in QWEN.items() if k != "head_dim"}}, "Qwen2Model", bpe_end, ["lasttoken"], {}),
     "embedding-gemma": (gemma3(), "Gemma3TextModel", gemma, ["mean"], {"prompts": "query", "dense": True}),
+    "roberta": ({**xlm(), "model_type": "roberta"}, "RobertaModel", bpe_roberta, ["mean"], {}),
     "bge-m3": (xlm(), "XLMRobertaModel", unigram, ["cls"], {"heads": True}),
     "llama-embedding": (llama(), "LlamaModel", bpe_end, ["lasttoken"], {}),
     "mistral-embedding": (mistral(), "MistralModel", gemma, ["lasttoken"], {}),
@@ -286,6 +300,8 @@ RERANKERS = {
     "modernbert-mean-reranker": (modern(**LABEL, classifier_pooling="mean"), "ModernBertForSequenceClassification", bpe_cls),
     "qwen3-reranker": ({"model_type": "qwen3", **QWEN, "max_position_embeddings": 512}, "Qwen3ForCausalLM", bpe_plain),
     "qwen3-labels-reranker": ({"model_type": "qwen3", **QWEN, "max_position_embeddings": 512, **LABEL}, "Qwen3ForSequenceClassification", bpe_plain),
+    "roberta-reranker": ({**xlm(**LABEL), "model_type": "roberta"}, "RobertaForSequenceClassification", bpe_roberta),
+    "qwen2-labels-reranker": ({"model_type": "qwen2", **{k: v for k, v in QWEN.items() if k != "head_dim"}, "max_position_embeddings": 512, **LABEL}, "Qwen2ForSequenceClassification", bpe_plain),
     "xlm-roberta-4bit-reranker": (xlm(**LABEL, **WIDE), "XLMRobertaForSequenceClassification", unigram),
     "qwen3-4bit-reranker": ({"model_type": "qwen3", **QWEN, **WIDE, "max_position_embeddings": 512}, "Qwen3ForCausalLM", bpe_plain),
 }
@@ -373,7 +389,7 @@ def save_model(config: dict, architecture: str, make, folder: Path, seed: int, b
         model = AutoModelForCausalLM.from_config(built)
     elif architecture == "BertModel":
         model = AutoModel.from_config(built, add_pooling_layer=False)
-    elif architecture == "XLMRobertaModel":
+    elif architecture in ("RobertaModel", "XLMRobertaModel"):
         model = AutoModel.from_config(built, add_pooling_layer=False)
     else:
         model = AutoModel.from_config(built)
@@ -383,7 +399,7 @@ def save_model(config: dict, architecture: str, make, folder: Path, seed: int, b
     model.save_pretrained(folder)
     # the config as it is published, not as this version of the library would write it
     write_json(folder / "config.json", {**config, "torch_dtype": "float32"})
-    save_tokenizer(tokenizer, folder, config["max_position_embeddings"] - (2 if "xlm" in config["model_type"] else 0))
+    save_tokenizer(tokenizer, folder, config["max_position_embeddings"] - (2 if "roberta" in config["model_type"] else 0))
     return model, stored
 
 
@@ -544,7 +560,7 @@ def reranker(name: str) -> None:
     for query, documents in QUERIES.items():
         ids, scores, logits_of = [], [], []
         for document in documents:
-            if config["model_type"] == "qwen3":
+            if config["model_type"].startswith("qwen"):
                 encode = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
                 prefix = encode(f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n")
                 suffix = encode("<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n")
@@ -553,9 +569,9 @@ def reranker(name: str) -> None:
             else:
                 tokens = tokenizer(query, document)
             inputs = {k: torch.tensor([v]) for k, v in tokens.items() if k != "attention_mask"}
-            if "xlm" in name:
+            if "roberta" in name:
                 inputs.pop("token_type_ids", None)
-            if config["model_type"] in ("modernbert", "qwen3"):
+            if config["model_type"] in ("modernbert", "qwen2", "qwen3"):
                 inputs.pop("token_type_ids", None)
             with torch.no_grad():
                 logits = model(**inputs).logits
@@ -573,7 +589,27 @@ def reranker(name: str) -> None:
     write_json(ROOT / "golden" / "encoders" / f"{name}.json", golden)
 
 
+def charsmap() -> None:
+    """What the tokenizers library makes of odd texts by the compiled rules of XLM-RoBERTa's normalizer."""
+    tokenizer = Tokenizer.from_file(str(ROOT / "encoders" / "xlm-roberta" / "tokenizer.json"))
+    rng = random.Random(3)
+    blocks = [(0x1, 0x7F), (0x80, 0x250), (0x300, 0x370), (0x5D0, 0x700), (0x900, 0xE80), (0x1100, 0x1200), (0x2000, 0x2070)]
+    blocks += [(0x20A0, 0x2400), (0x3000, 0x3400), (0xAC00, 0xAD00), (0xF900, 0xFB50), (0xFE00, 0x10000), (0x1D400, 0x1D500), (0x1F300, 0x1F700)]
+    texts = [
+        "e\u0301 a\u0323\u0302 \u1112\u1161\u11ab q\u0307\u0323",
+        "\r\n\t a\u00a0b\u200bc\u200dd\u061ce \ufeff\u2581",
+        "👩\u200d👩\u200d👧🏽 ⅷ ㎏ ﬁ ＡＢＣ ～ ｶﾞ ㍿ ﷺ",
+        "\u0600123 \u0e33 ก\u0e33 नि क्षि",
+    ]
+    texts += ["".join(chr(rng.randrange(*rng.choice(blocks))) for _ in range(40)) for _ in range(160)]
+    # normalizers after this one only join blanks
+    only = normalizers.Sequence([tokenizer.normalizer])
+    write_json(ROOT / "golden" / "encoders" / "charsmap.json", {"texts": texts, "normalized": [only.normalize_str(t) for t in texts]})
+
+
 def main() -> None:
+    if sys.argv[1:] == ["charsmap"]:
+        return charsmap()
     names = sys.argv[1:] or [*EMBEDDERS, *RERANKERS]
     for name in names:
         (embedder if name in EMBEDDERS else reranker)(name)

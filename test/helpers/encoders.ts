@@ -7,6 +7,9 @@ const FIXTURES = join(import.meta.dir, "..", "fixtures");
 /** Folder of the tiny encoders' folders. */
 export const ENCODER_MODELS = join(FIXTURES, "encoders");
 
+/** Folder of what the reference libraries compute with them. */
+export const GOLDEN_ENCODERS = join(FIXTURES, "golden", "encoders");
+
 export interface EmbedderGolden {
   readonly texts: readonly string[];
   /** Without a prompt, with what the tokenizer puts around. */
@@ -47,8 +50,7 @@ const names = readdirSync(ENCODER_MODELS).sort();
 export const RERANKER_NAMES = names.filter((name) => /reranker|labels/.test(name));
 export const EMBEDDER_NAMES = names.filter((name) => !RERANKER_NAMES.includes(name));
 
-const read = (name: string) =>
-  Bun.file(join(FIXTURES, "golden", "encoders", `${name}.json`)).json();
+const read = (name: string) => Bun.file(join(GOLDEN_ENCODERS, `${name}.json`)).json();
 
 export async function readEmbedder(name: string): Promise<EmbedderGolden> {
   const { texts, ids, cases } = await read(name);

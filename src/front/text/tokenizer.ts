@@ -1,7 +1,12 @@
-import { Tokenizer as Pipeline } from "@huggingface/tokenizers";
+import {
+  Tokenizer as Pipeline,
+  PrecompiledNormalizer,
+  SequenceNormalizer,
+} from "@huggingface/tokenizers";
 import { OmlxError } from "#core/contract";
 import { isObject, type JsonObject } from "#core/formats";
 import { type AddedToken, splitAtTokens, TokenTrie } from "./added-tokens.ts";
+import { Charsmap } from "./charsmap.ts";
 
 /**
  * Text → token ids, for one model. Added tokens are found here; normalizing, splitting and merging are the library's.
@@ -40,6 +45,7 @@ export class Tokenizer {
         },
         {},
       );
+      makeExact(this.#pipeline.normalizer);
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
       throw new OmlxError(
@@ -260,5 +266,15 @@ function exactPreTokenizer(config: unknown): unknown {
       };
     default:
       return config;
+  }
+}
+
+/** The library composes characters as Unicode's NFKC does, whatever a compiled table of them says. */
+function makeExact(normalizer: Pipeline["normalizer"]): void {
+  if (normalizer instanceof SequenceNormalizer) {
+    for (const part of normalizer.normalizers) makeExact(part);
+  } else if (normalizer instanceof PrecompiledNormalizer && normalizer.charsmap) {
+    const map = new Charsmap(normalizer.charsmap);
+    normalizer.normalize = (text) => map.normalize(text);
   }
 }
