@@ -7,6 +7,17 @@
 
 #ifdef OMLX_X86_TIERS
 #include <cpuid.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#endif
+#ifdef OMLX_ARM_TIERS
+#ifdef __APPLE__
+#include <sys/sysctl.h>
+#else
+#include <sys/auxv.h>
+#endif
 #endif
 
 namespace omlx::kernels {
@@ -17,6 +28,15 @@ extern const Tier avx2_tier;
 extern const Tier avx2vnni_tier;
 extern const Tier avx512_tier;
 extern const Tier avx512vnni_tier;
+extern const Tier amx_tier;
+#ifdef OMLX_TEST_TIERS
+extern const Tier avx2vnni_evex_tier;
+extern const Tier amx_emulated_tier;
+#endif
+#endif
+#ifdef OMLX_ARM_TIERS
+extern const Tier neon_tier;
+extern const Tier neon_i8mm_tier;
 #endif
 
 namespace {
@@ -36,21 +56,68 @@ bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
+
+bool has_avx512_vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+
+/// AMX-TILE and AMX-INT8: leaf 7, EDX bits 24 and 25. Linux gives a process the tiles when it asks for them.
+bool has_amx() {
+#ifdef __linux__
+  constexpr unsigned BITS = 3u << 24;
+  constexpr long REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return has_avx512_vnni() && __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (edx & BITS) == BITS &&
+         syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+#else
+  return false;
+#endif
+}
+#endif
+
+#ifdef OMLX_ARM_TIERS
+#ifdef __APPLE__
+bool has(const char* feature) {
+  int value = 0;
+  size_t size = sizeof value;
+  return sysctlbyname(feature, &value, &size, nullptr, 0) == 0 && value != 0;
+}
+bool has_dotprod() { return has("hw.optional.arm.FEAT_DotProd"); }
+bool has_i8mm() { return has_dotprod() && has("hw.optional.arm.FEAT_I8MM"); }
+#else
+// Bits of the kernel's interface; older headers do not name the second.
+bool has_dotprod() { return getauxval(AT_HWCAP) & 1ul << 20; }
+bool has_i8mm() { return has_dotprod() && (getauxval(AT_HWCAP2) & 1ul << 13); }
+#endif
 #endif
 
 constexpr const char* NAMES[] = {
 #ifdef OMLX_X86_TIERS
-    "avx512vnni", "avx512", "avx2vnni", "avx2",
+    "amx", "avx512vnni", "avx512", "avx2vnni", "avx2",
+#endif
+#ifdef OMLX_ARM_TIERS
+    "neon-i8mm", "neon",
 #endif
     "portable",
+#ifdef OMLX_TEST_TIERS
+    // Last, so that they are never chosen: the same code where the CPU lacks its instructions.
+    "amx-emulated", "avx2vnni-evex",
+#endif
 };
 
 const Tier* find(const std::string& name) {
 #ifdef OMLX_X86_TIERS
-  if (name == "avx512vnni") return has_avx512() && __builtin_cpu_supports("avx512vnni") ? &avx512vnni_tier : nullptr;
+  if (name == "amx") return has_amx() ? &amx_tier : nullptr;
+  if (name == "avx512vnni") return has_avx512_vnni() ? &avx512vnni_tier : nullptr;
   if (name == "avx512") return has_avx512() ? &avx512_tier : nullptr;
   if (name == "avx2vnni") return has_avx2() && has_avx_vnni() ? &avx2vnni_tier : nullptr;
   if (name == "avx2") return has_avx2() ? &avx2_tier : nullptr;
+#endif
+#ifdef OMLX_TEST_TIERS
+  if (name == "amx-emulated") return has_avx512_vnni() ? &amx_emulated_tier : nullptr;
+  if (name == "avx2vnni-evex") return has_avx512_vnni() ? &avx2vnni_evex_tier : nullptr;
+#endif
+#ifdef OMLX_ARM_TIERS
+  if (name == "neon-i8mm") return has_i8mm() ? &neon_i8mm_tier : nullptr;
+  if (name == "neon") return has_dotprod() ? &neon_tier : nullptr;
 #endif
   return name == "portable" ? &portable_tier : nullptr;
 }

@@ -233,8 +233,8 @@ void attention(const float* q, const float* k, const float* v, int T, int heads,
 int candidates(const float* logits, int rows, int vocab, const float* inv_temperature, int k,
                float* max_lse, int* ids, float* values);
 
-/// The names of the tiers of this build, the best first: "avx512vnni", "avx512", "avx2vnni", "avx2",
-/// "neon-i8mm", "neon", "portable".
+/// The names of the tiers of this build, the best first: "amx", "avx512vnni", "avx512", "avx2vnni", "avx2" on x86-64,
+/// "neon-i8mm", "neon" on arm64, and "portable".
 std::span<const char* const> tiers();
 
 /// The tier in use: the best the CPU has, or what OMLX_CPU_TIER names.

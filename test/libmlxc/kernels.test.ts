@@ -1,9 +1,15 @@
 import { beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
+import { EMULATED_CPUS, missingTool, testOn } from "../../scripts/kernels-qemu.ts";
 import { buildKernelTests, buildNative } from "../../scripts/native.ts";
 import { IS_LONG } from "../helpers/long.ts";
 
 const MINUTE = 60_000;
+/** Of every architecture; a build has those of its own, and the test program two that only it has. */
+const TIERS = [
+  ...["amx", "avx512vnni", "avx512", "avx2vnni", "avx2", "neon-i8mm", "neon", "portable"],
+  ...["amx-emulated", "avx2vnni-evex"],
+];
 let programs = "";
 let libraries = "";
 
@@ -36,7 +42,7 @@ if (IS_LONG) {
       await command(["cmake", "--build", build, "--target", "omlx_kernels_test", "-j", "2"]);
     }, 30 * MINUTE);
 
-    for (const tier of ["avx512vnni", "avx512", "avx2vnni", "avx2", "portable"]) {
+    for (const tier of TIERS) {
       test(
         `omlx_kernels_test passes on ${tier}, where the CPU has it`,
         async () => {
@@ -49,6 +55,21 @@ if (IS_LONG) {
     }
   });
 }
+
+describe.if(IS_LONG)("the kernels' own tests on other CPUs", () => {
+  for (const emulated of EMULATED_CPUS) {
+    const missing = missingTool(emulated);
+    test.skipIf(missing !== null)(
+      `choose ${emulated.tier} on ${emulated.arch} ${emulated.cpu} and pass${missing ? `: ${missing}` : ""}`,
+      async () => {
+        const output = await testOn(emulated);
+        expect(output).toStartWith(`tier ${emulated.tier},`);
+        expect(output).toMatch(/\n\d+ passed, 0 failed\n$/);
+      },
+      60 * MINUTE,
+    );
+  }
+});
 
 /** Runs a command to its end; its output is the message when it fails. */
 async function command(words: readonly string[]): Promise<void> {
@@ -64,7 +85,14 @@ async function command(words: readonly string[]): Promise<void> {
 const isMissing = (output: string) => output.includes("has no such tier");
 
 describe("the kernels' own tests", () => {
-  for (const tier of ["avx512vnni", "avx512", "avx2vnni", "avx2", "portable"]) {
+  test(
+    "omlx_kernels_test passes with every tier that the CPU has, side by side",
+    async () =>
+      expect(await runProgram("omlx_kernels_test", "")).toMatch(/\n\d+ passed, 0 failed\n$/),
+    3 * MINUTE,
+  );
+
+  for (const tier of TIERS) {
     test(
       `omlx_kernels_test passes on ${tier}, where the CPU has it`,
       async () => {

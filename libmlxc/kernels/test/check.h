@@ -40,8 +40,12 @@ void same(const std::vector<float>& a, const std::vector<float>& b, const std::s
 /// |got - want| <= tolerance * (largest |want| or 1e-30).
 void close(const std::vector<float>& got, const std::vector<double>& want, double tolerance, const std::string& what);
 
-/// Repeats f once per tier that this CPU has, with the tier selected.
+/// Repeats f once per tier that this CPU has, with the tier selected; for the one alone that OMLX_CPU_TIER forces.
 void each_tier(const std::function<void(const std::string& tier)>& f);
+
+/// Checks that f gives the same bits on all tiers of this CPU that fuse a float32 product and its sum. All but the portable
+/// one do so, and that one where every CPU of its kind can.
+void same_on_fused_tiers(const std::string& what, const std::function<std::vector<float>()>& f);
 
 /// Deterministic numbers, about normal.
 class Random {

@@ -85,7 +85,10 @@ TEST("encode() agrees with double precision for texts of any length, window and 
   Random random(1);
   for (const Heads& s : {Heads{3, 3, 32}, Heads{4, 2, 64}, Heads{2, 1, 20}, Heads{1, 1, 80}}) {
     std::vector<Text> texts;
-    for (int n : {1, 2, 15, 16, 17, 100, 511, 700}) texts.push_back(make_text(random, s, n));
+    // Long texts for one shape: how keys are walked does not depend on the width of heads.
+    const bool is_long = s.D == 32;
+    for (int n : is_long ? std::vector{1, 2, 15, 16, 17, 100, 511, 700} : std::vector{1, 17, 100, 200})
+      texts.push_back(make_text(random, s, n));
     const float scale = 1.0f / std::sqrt(float(s.D));
     for (const auto& [before, after] : WINDOWS) {
       std::vector<double> want;
@@ -222,24 +225,18 @@ TEST("activate() agrees with double precision over the whole range, with and wit
   }
 }
 
-TEST("encoder kernels give the same bits on the AVX2 and AVX-512 tiers") {
-  const std::string before = tier();
-  if (!set_tier("avx512")) return;
+TEST("encoder kernels give the same bits on all tiers with fused arithmetic") {
   Random random(6);
   const Heads s{2, 1, 40};
   const Batch b = join({make_text(random, s, 600), make_text(random, s, 33)});
   const auto x = random.normals(3 * 577, 4.0f), y = random.normals(3 * 577);
-  std::vector<std::vector<float>> results;
-  for (const char* name : {"avx512", "avx2"}) {
-    set_tier(name);
+  check::same_on_fused_tiers("encode, layer_norm and activate", [&] {
     auto all = run(b, s, 64, 64, 0.3f);
     std::vector<float> norm(x.size()), act(x.size());
     layer_norm(x.data(), y.data(), 3, 577, {y.data(), DType::f32}, {x.data(), DType::f32}, 1e-6f, norm.data());
     activate(Activation::gelu, x.data(), y.data(), x.size(), act.data());
     all.insert(all.end(), norm.begin(), norm.end());
     all.insert(all.end(), act.begin(), act.end());
-    results.push_back(all);
-  }
-  check::same(results[0], results[1], "avx512 and avx2");
-  set_tier(before);
+    return all;
+  });
 }

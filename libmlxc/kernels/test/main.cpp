@@ -1,6 +1,7 @@
 // Runs every test and prints "N passed, N failed". An argument runs only the tests whose name has it.
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 
 #include "../threads.h"
 #include "check.h"
@@ -74,9 +75,30 @@ void close(const std::vector<float>& got, const std::vector<double>& want, doubl
 
 void each_tier(const std::function<void(const std::string&)>& f) {
   const std::string before = omlx::kernels::tier();
+  if (const char* forced = std::getenv("OMLX_CPU_TIER"); forced && *forced) return f(before);
   for (const char* name : omlx::kernels::tiers())
     if (omlx::kernels::set_tier(name)) f(name);
   omlx::kernels::set_tier(before);
+}
+
+void same_on_fused_tiers(const std::string& what, const std::function<std::vector<float>()>& f) {
+#ifdef __FP_FAST_FMAF
+  constexpr bool portable_fuses = true;
+#else
+  constexpr bool portable_fuses = false;
+#endif
+  std::vector<float> first;
+  std::string first_tier;
+  each_tier([&](const std::string& tier) {
+    if (tier == "portable" && !portable_fuses) return;
+    std::vector<float> here = f();
+    if (first_tier.empty()) {
+      first = std::move(here);
+      first_tier = tier;
+    } else {
+      same(here, first, what + ": " + tier + " and " + first_tier);
+    }
+  });
 }
 
 Floats make_floats(const std::vector<float>& values, DType dtype) {

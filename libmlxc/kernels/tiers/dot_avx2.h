@@ -50,15 +50,22 @@ OMLX_INLINE D broadcast(const int8_t* p) {
   return {v, v};
 }
 
-#ifdef __AVXVNNI__
+#if defined(__AVXVNNI__) || defined(__AVX512VNNI__)
 #define OMLX_BYTE_PLANES
 struct Weights {
   D bytes;
 };
 OMLX_INLINE Weights split(D bytes) { return {bytes}; }
+OMLX_INLINE __m256i dot(__m256i acc, __m256i w, __m256i x) {
+#ifdef __AVXVNNI__
+  return _mm256_dpbusd_avx_epi32(acc, w, x);
+#else  // the same instruction as AVX-512 encodes it, for CPUs that have only that
+  return _mm256_dpbusd_epi32(acc, w, x);
+#endif
+}
 /// acc + the dot product of 4 unsigned and 4 signed bytes in every lane.
 OMLX_INLINE D dot_plane(D acc, const Weights& w, D x) {
-  return {_mm256_dpbusd_avx_epi32(acc.a, w.bytes.a, x.a), _mm256_dpbusd_avx_epi32(acc.b, w.bytes.b, x.b)};
+  return {dot(acc.a, w.bytes.a, x.a), dot(acc.b, w.bytes.b, x.b)};
 }
 constexpr int DOT_M = 3, DOT_N = 1;  // tile of the integer GEMM, in rows and in vectors of 16 columns
 #else
