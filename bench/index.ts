@@ -75,17 +75,18 @@ async function main(args: BenchArguments): Promise<void> {
   };
   const out = args.out ?? (args.isQuick ? undefined : resultFile(date, machine, args.tier));
   const parts: PartResult[] = [];
+  printHead(head);
   for (const part of args.parts) {
     const result = await measure(part, { ...args, program, machine });
     if (!result) return;
     parts.push(result);
-    // after each part: hours of measuring must not be lost to what comes later
+    process.stdout.write(`\n${describe(result)}\n\n${tableOf(result)}\n`);
+    // after each part: what was measured must not be lost to what comes later
     if (out) {
       mkdirSync(dirname(out), { recursive: true });
       await Bun.write(out, `${JSON.stringify({ ...head, parts }, null, 1)}\n`);
     }
   }
-  print(head, parts);
   if (out) say(`written: ${out}`);
 }
 
@@ -341,28 +342,24 @@ async function compareWithReference(
   );
 }
 
-function print(
-  head: {
-    readonly date: string;
-    readonly commit: string;
-    readonly isChanged: boolean;
-    readonly machine: Machine;
-    readonly threads: number;
-    readonly tier: string;
-    readonly isQuick: boolean;
-  },
-  parts: readonly PartResult[],
-): void {
+function printHead(head: {
+  readonly date: string;
+  readonly commit: string;
+  readonly isChanged: boolean;
+  readonly machine: Machine;
+  readonly threads: number;
+  readonly tier: string;
+  readonly isQuick: boolean;
+}): void {
   const { machine, threads, tier } = head;
-  const about = [
+  const lines = [
     `${head.date}, commit ${head.commit}${head.isChanged ? " with changes" : ""}`,
     `${machine.cpu}: ${machine.physicalCores} cores, ${machine.features.join(" ")}; ${machine.memoryGiB} GiB`,
     `${threads} threads, tier ${tier}`,
+    "medians (min–max); ratios per round; ★ aim reached, ✓ hold kept, ✗ missed",
+    ...(head.isQuick ? ["A quick run: it shows that the harness works, no more."] : []),
   ];
-  const quick = head.isQuick ? "\nA quick run: it shows that the harness works, no more." : "";
-  const legend = `medians (min–max); ratios per round; ★ aim reached, ✓ hold kept, ✗ missed${quick}`;
-  const texts = parts.map((part) => `${describe(part)}\n\n${tableOf(part)}`);
-  process.stdout.write(`\n${about.join("\n")}\n\n${texts.join("\n\n")}\n\n${legend}\n`);
+  process.stdout.write(`\n${lines.join("\n")}\n`);
 }
 
 function describe({ model, rounds, peers, load, others, failures }: PartResult): string {

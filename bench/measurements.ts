@@ -132,7 +132,7 @@ export async function warmUp({ peer, single, streams: several }: RunningServer):
 function decode(context: number, { decodeTokens, slowTokens }: Sizes): Measurement {
   return {
     name: `decode at context ${context}`,
-    groups: ["decode"],
+    groups: context === 0 ? ["decode", "bandwidth"] : ["decode"],
     isForSlow: context === 0,
     async run(server, seed) {
       const tokens = context === 0 ? decodeTokens : Math.ceil(decodeTokens / 2);
