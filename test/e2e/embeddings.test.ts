@@ -150,6 +150,17 @@ describe("all-MiniLM-L6-v2", () => {
     expect(rows).toEqual(together);
   });
 
+  test("gives texts of all lengths up to the window the same numbers alone and in one list", async () => {
+    const input = [3, 127, 128, 129, 224, 255, 256].map((length) =>
+      Array.from({ length }, (_, i) => 1000 + ((i * 37) % 20_000)),
+    );
+    const { vectors: together } = await embed({ model: MINILM, input });
+    for (const [i, ids] of input.entries()) {
+      const { vectors } = await embed({ model: MINILM, input: [ids] });
+      expect(vectors[0]).toEqual(together[i]);
+    }
+  });
+
   test("tells texts apart that differ behind a long common beginning", async () => {
     const start = "the same words again and again ".repeat(30);
     const { vectors } = await embed({

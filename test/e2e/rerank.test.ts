@@ -115,6 +115,7 @@ describe("input", () => {
     ["an empty query", { ...good, query: "" }, "query"],
     ["no documents", { query: QUERY }, "documents"],
     ["an empty list", { ...good, documents: [] }, "documents"],
+    ["10,001 documents", { ...good, documents: Array(10_001).fill("a") }, "documents"],
     ["an object without text", { ...good, documents: [{ title: "x" }] }, "documents[0].text"],
     [
       "an image as query",
@@ -137,6 +138,17 @@ describe("input", () => {
     ],
   ])("%s is a 400 that names the field", async (_, body, param) => {
     const { status, json } = await post("/v1/rerank", { model: MODEL, ...body });
+    expect({ status, param: json.error?.param }).toEqual({ status: 400, param });
+  });
+
+  test.each([
+    ["no text_1", { text_2: "a" }, "text_1"],
+    ["an empty text_1", { text_1: "", text_2: "a" }, "text_1"],
+    ["two texts as text_1", { text_1: ["a", "b"], text_2: "a" }, "text_1"],
+    ["an empty list", { text_1: "a", text_2: [] }, "text_2"],
+    ["a text too long", { text_1: "a", text_2: ["b", "word ".repeat(200)] }, "text_2[1]"],
+  ])("POST /v1/score: %s is a 400 that names the field", async (_, body, param) => {
+    const { status, json } = await post("/v1/score", { model: MODEL, ...body });
     expect({ status, param: json.error?.param }).toEqual({ status: 400, param });
   });
 

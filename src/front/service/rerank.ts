@@ -7,6 +7,8 @@ export interface RerankRequest {
   readonly query: string;
   /** Not empty. */
   readonly documents: readonly string[];
+  /** The request field that holds them. */
+  readonly param: string;
   /** Tokens of query and document together after which documents are cut; 0: at the model's window; null: never. */
   readonly truncateAt: number | null;
   /** For models that take one; null: the model's own. */
@@ -33,7 +35,7 @@ export async function rerank(
   onRead?: (cut: readonly number[]) => void,
 ): Promise<RerankResult> {
   using lease = await pool.lease(request.model ?? undefined, signal, "rerank");
-  const { query, documents, truncateAt, instruction } = request;
+  const { query, documents, param, truncateAt, instruction } = request;
   const { contextWindow } = lease.engine.info;
   const { cut, ...pairs } = await lease.text.encodeTexts({
     kind: "pairs",
@@ -42,11 +44,11 @@ export async function rerank(
     instruction,
     maxTokens: truncateAt ? Math.min(truncateAt, contextWindow) : contextWindow,
     mayCut: truncateAt !== null,
-    param: "documents",
+    param,
   });
   onRead?.([...cut]);
   const texts = { ...pairs, tokenOutputs: [] };
-  const { rows } = await encodeRows(lease, texts, "documents", signal);
+  const { rows } = await encodeRows(lease, texts, param, signal);
   return {
     model: lease.entry.id,
     scores: rows.map(([score]) => score as number),

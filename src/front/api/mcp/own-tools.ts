@@ -131,6 +131,7 @@ function makeTools(deps: AppDeps, signal: AbortSignal): McpServer {
         model: model ?? null,
         query,
         documents,
+        param: "documents",
         truncateAt: null,
         instruction: null,
       };

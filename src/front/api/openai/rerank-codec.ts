@@ -32,6 +32,7 @@ export function decodeRerank(body: RerankBody, returnsDocuments: boolean): Decod
       documents: documents.map((document) =>
         typeof document === "string" ? document : document.text,
       ),
+      param: "documents",
       truncateAt: mayCut ? (body.max_tokens_per_doc ?? 0) : null,
       instruction: body.instruction ?? null,
     },

@@ -108,6 +108,7 @@ async function answerScore(
           model: body.model || null,
           query,
           documents: [body.text_2].flat(),
+          param: "text_2",
           truncateAt: limit === null ? null : Math.max(0, limit),
           instruction: null,
         },
