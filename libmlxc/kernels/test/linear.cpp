@@ -241,6 +241,32 @@ TEST("linear_swiglu() gives what the two linear layers and swiglu() give") {
   }
 }
 
+TEST("packed weights stay where they are while others come and go, and groups without integer kernels are refused") {
+  Random random(16);
+  const auto first = check::make_weight(random, 64, 256, 4, 32, DType::f16);
+  const auto x = random.normals(256);
+  const Bound kept(first.w);
+  const auto want = run(x, 1, first.w, {}, Form::automatic);
+  std::vector<float> got(64);
+  for (int round = 0; round < 3; round++) {
+    // more than one chunk of the arena holds
+    const auto large = check::make_weight(random, 4096, 4096, 8, 128, DType::f32);
+    std::vector<Bound> others;
+    for (int i = 0; i < 5; i++) others.emplace_back(large.w);
+    linear(x.data(), 1, kept, {}, got.data());
+    check::same(got, want, check::text("round", {round}));
+  }
+  const auto odd = check::make_weight(random, 8, 64, 4, 16, DType::f16);
+  check::that(!PackedWeight::possible(odd.w), "groups of 16 are possible");
+  bool refused = false;
+  try {
+    const PackedWeight packed(odd.w);
+  } catch (const std::invalid_argument&) {
+    refused = true;
+  }
+  check::that(refused, "groups of 16 were packed");
+}
+
 TEST("linear() adds a bias of any float type") {
   const Using exact(Arithmetic::exact);
   Random random(2);

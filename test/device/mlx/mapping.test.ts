@@ -1,5 +1,5 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as mx from "#device/mlx";
@@ -14,6 +14,13 @@ writeFileSync(
   path,
   Float32Array.from({ length: COUNT }, (_, i) => i),
 );
+
+/** Mapped file pages that this process holds; 0 where the system does not tell. */
+function residentFileBytes(): number {
+  if (process.platform !== "linux") return 0;
+  const status = readFileSync("/proc/self/status", "utf8");
+  return Number(/^RssFile:\s+(\d+) kB/m.exec(status)?.[1]) * 1024;
+}
 
 let mappings = 0;
 beforeEach(() => {
@@ -41,6 +48,27 @@ describe("openMapping()", () => {
     });
     mx.closeMapping(mapping);
     expect(mx.liveMappings()).toBe(mappings);
+  });
+
+  test("releasePages() takes a mapped file out of the process, and reading brings it back", () => {
+    const big = join(dir, "big.bin");
+    const bytes = new Uint8Array(16 * 2 ** 20).fill(7);
+    writeFileSync(big, bytes);
+    for (const isInMemory of [false, true]) {
+      const mapping = mx.openMapping(big, isInMemory);
+      mx.scope(() => {
+        const array = mx.mappedArray(mapping, 0, [bytes.length], "uint8");
+        expect(Buffer.compare(mx.toBytes(array), bytes)).toBe(0);
+        const before = residentFileBytes();
+        mx.releasePages(mapping);
+        const released = before - residentFileBytes();
+        if (process.platform === "linux" && !isInMemory) {
+          expect(released).toBeGreaterThan(0.9 * bytes.length);
+        }
+        expect(Buffer.compare(mx.toBytes(array), bytes)).toBe(0);
+      });
+      mx.closeMapping(mapping);
+    }
   });
 
   test("a file read into memory holds the same bytes, on a huge page's border, and is no longer the file", () => {
