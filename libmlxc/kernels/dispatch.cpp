@@ -2,6 +2,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <stdexcept>
+#include <vector>
 
 #include "tier.h"
 
@@ -122,6 +123,37 @@ const Tier* find(const std::string& name) {
   return name == "portable" ? &portable_tier : nullptr;
 }
 
+#ifdef OMLX_X86_TIERS
+/// Whether the integer GEMMs of two tiers give the same bits, on a small product of their own.
+bool agree(const Tier& a, const Tier& b) {
+  constexpr int M = 19, N = 32, K = 128, GROUP = 64;
+  std::vector<uint32_t> data(N * K / 8);
+  std::vector<float> scales(N * K / GROUP), biases(scales.size()), x(M * K);
+  uint32_t noise = 1;
+  const auto next = [&noise] { return noise = noise * 1664525u + 1013904223u; };
+  const auto fraction = [&next] { return static_cast<float>(next() >> 8) / 0x1p23f - 1.0f; };
+  for (uint32_t& word : data) word = next();
+  for (float& v : scales) v = fraction();
+  for (float& v : biases) v = fraction();
+  for (float& v : x) v = fraction();
+  Weight w{data.data(), scales.data(), biases.data(), DType::f32, 4, GROUP, N, K};
+  const PackedWeight packed(w);
+  w.packed = packed.data();
+  const auto product = [&](const Planes& planes) {
+    const size_t stride = (planes.row_bytes(K) + 63) / 64 * 64;
+    std::vector<int8_t> steps(stride * M);
+    std::vector<float> d(M * K / GROUP), sums(d.size()), out(M * N);
+    std::vector<uint8_t> scratch(integer_scratch(w) + 64);
+    for (int m = 0; m < M; m++)
+      planes.quantize(x.data() + m * K, K, GROUP, steps.data() + stride * size_t(m), d.data() + m * K / GROUP, sums.data() + m * K / GROUP);
+    const IntegerJob job{steps.data(), stride, d.data(), sums.data(), M, &w, {}, nullptr, out.data(), 0};
+    planes.gemm(job, 0, M, 0, N, scratch.data());
+    return out;
+  };
+  return product(a.int16) == product(b.int16) && product(a.int8) == product(b.int8);
+}
+#endif
+
 const Tier* choose() {
   if (const char* wanted = std::getenv("OMLX_CPU_TIER"); wanted && *wanted) {
     if (const Tier* tier = find(wanted)) return tier;
@@ -131,7 +163,12 @@ const Tier* choose() {
                              ": this build or this CPU has no such tier (" + known + ")");
   }
   for (const char* name : NAMES) {
-    if (const Tier* tier = find(name)) return tier;
+    const Tier* tier = find(name);
+#ifdef OMLX_X86_TIERS
+    // No test has run on the CPU's own tiles: they are taken once they have shown that they do what the rest does.
+    if (tier == &amx_tier && !agree(*tier, avx512vnni_tier)) continue;
+#endif
+    if (tier) return tier;
   }
   return &portable_tier;
 }
@@ -152,6 +189,13 @@ const Tier& active_tier() {
 std::span<const char* const> tiers() { return NAMES; }
 
 std::string tier() { return active_tier().name; }
+
+#ifdef OMLX_TEST_TIERS
+bool tiers_agree(const std::string& a, const std::string& b) {
+  const Tier *first = find(a), *second = find(b);
+  return !first || !second || agree(*first, *second);
+}
+#endif
 
 bool set_tier(const std::string& name) {
   const Tier* tier = find(name);

@@ -3,6 +3,12 @@
 #include "../threads.h"
 #include "check.h"
 
+#ifdef OMLX_TEST_TIERS
+namespace omlx::kernels {
+bool tiers_agree(const std::string& a, const std::string& b);  // dispatch.cpp
+}
+#endif
+
 using namespace omlx::kernels;
 using check::Random;
 
@@ -240,6 +246,13 @@ TEST("linear_swiglu() gives what the two linear layers and swiglu() give") {
     check::same(got, want, check::text("M", {M}));
   }
 }
+
+#ifdef OMLX_TEST_TIERS
+TEST("the comparison that a tier must pass before it is chosen passes for tiers that are right") {
+  check::that(tiers_agree("amx-emulated", "avx512vnni"), "tiles and vectors differ");
+  check::that(tiers_agree("avx2", "avx512"), "pairs of 256 and of 512 bits differ");
+}
+#endif
 
 TEST("packed weights stay where they are while others come and go, and groups without integer kernels are refused") {
   Random random(16);
