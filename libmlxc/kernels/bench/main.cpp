@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <ctime>
 #include <functional>
 #include <memory>
@@ -96,6 +97,7 @@ class Model {
   Model() {
     for (int i = 0; i < LAYERS; i++) layers.push_back(std::make_unique<Layer>());
     for (int i = 0; i < 256; i++) blocks_.push_back(i);
+    std::memset(pool.data(), 0, pool.bytes());  // pages that were never written are all one page, in the cache
   }
 
   /// T rows of one sequence at `offset`, logits of the last row; one: T sequences with one row and all logits.
@@ -254,7 +256,9 @@ int main(int argc, char** argv) {
   if (wanted("steps")) {
     std::printf("whole steps\n");
     report_step(model, "decode at 200", 1, 200, false);
+    report_step(model, "decode at 2000", 1, 2000, false);
     report_step(model, "decode at 4000", 1, 4000, false);
+    report_step(model, "decode at 7500", 1, 7500, false);
     report_step(model, "4 sequences at 200", 4, 200, true);
     report_step(model, "8 sequences at 200", 8, 200, true);
     report_step(model, "prefill 128", 128, 0, false);

@@ -35,8 +35,7 @@ TEST("parallel() gives every thread of a region its own number") {
   for (int region = 0; region < 300; region++) {
     parallel(64, [&](int thread, size_t) {
       if (inside[thread].fetch_add(1) != 0) shared = true;
-      for (volatile int spin = 0; spin < 200; spin = spin + 1) {
-      }
+      for (int spin = 0; spin < 200; spin++) std::atomic_signal_fence(std::memory_order_seq_cst);
       inside[thread].fetch_sub(1);
     });
   }
