@@ -5,6 +5,7 @@ import {
   invalidRequest,
   type LoadedInfo,
   type LoadOptions,
+  type StepEvent,
   type ToDevice,
   type TokenRequest,
   toErrorData,
@@ -26,6 +27,8 @@ import { applyEffects, step } from "./step.ts";
 const TELL_MS = 200;
 /** How often an engine that only compiles grammars shows that it lives. */
 const PULSE_MS = 500;
+/** Tokens of a step that took less wait for those of the next one: a message costs both processes up to a tenth of it. */
+const QUICK_MS = 8;
 
 /**
  * The message pump of an engine: takes messages between steps, runs a step, sends what it gave, until nothing is open.
@@ -45,12 +48,19 @@ export class EngineLoop {
   #grammars: Grammars | null = null;
   /** Requests whose grammars are being compiled. */
   readonly #preparing = new Map<string, AbortController>();
+  /** Tokens of the last step that have not been sent. */
+  #held: readonly StepEvent[] = [];
   #pulse: Timer | undefined;
   #isTurnDue = false;
   #isEnded = false;
 
   constructor(send: (message: FromDevice) => void) {
-    this.#send = send;
+    this.#send = (message) => {
+      const events = this.#held;
+      this.#held = [];
+      if (events.length > 0) send({ kind: "step", events });
+      send(message);
+    };
   }
 
   /** Settles when the engine has stopped and freed what it held; rejects if it broke. */
@@ -310,21 +320,38 @@ export class EngineLoop {
     }
     const scheduler = this.#books();
     const { model, cache, info } = this.#loaded as LoadedModel;
+    const startMs = performance.now();
+    let isDecoding = true;
     const result = step({
       model,
       cache,
       scheduler,
       isNative: info.kernels !== "stock",
-      onPlan: (numRequests) => {
+      onPlan: (work) => {
         this.#heartbeat?.beat();
-        this.#heartbeat?.setBatch(numRequests);
+        this.#heartbeat?.setBatch(work.length);
+        isDecoding = work.every(({ rows }) => rows === 1);
+        if (!isDecoding) this.#sendTokens([]);
       },
     });
     this.#heartbeat?.setBatch(0);
-    if (result && result.events.length > 0) this.#send({ kind: "step", events: result.events });
+    const events = result?.events ?? [];
+    const isQuick = isDecoding && performance.now() - startMs < QUICK_MS;
+    if (isQuick && this.#held.length === 0 && !scheduler.isIdle && areTokens(events)) {
+      this.#held = events;
+    } else {
+      this.#sendTokens(events);
+    }
     for (const failure of result?.failed ?? []) this.#send({ kind: "failed", ...failure });
     if (scheduler.isIdle) this.#rest();
     else this.#dueTurn();
+  }
+
+  /** What was held, and then these. */
+  #sendTokens(events: readonly StepEvent[]): void {
+    const all = [...this.#held, ...events];
+    this.#held = [];
+    if (all.length > 0) this.#send({ kind: "step", events: all });
   }
 
   #turnDesk(desk: EncodeDesk): void {
@@ -368,6 +395,10 @@ export class EngineLoop {
     this.#ended.reject(error);
   }
 }
+
+/** Nothing begins or ends with these. */
+const areTokens = (events: readonly StepEvent[]): boolean =>
+  events.every((event) => event.events.every(({ kind }) => kind === "tokens"));
 
 /** An encoder keeps nothing between requests. */
 const NO_CACHE_STATS = {

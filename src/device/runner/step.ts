@@ -18,8 +18,8 @@ export interface StepParts {
   readonly scheduler: Scheduler;
   /** Whether candidates are found by the CPU kernels. */
   readonly isNative: boolean;
-  /** Called when it is known how many requests the step holds, before it runs. */
-  readonly onPlan?: (numRequests: number) => void;
+  /** Called when it is known what the step holds, before it runs: the rows of each request. */
+  readonly onPlan?: (work: Plan["work"]) => void;
 }
 
 export interface StepResult {
@@ -38,7 +38,7 @@ export function step(parts: StepParts): StepResult | null {
   const plan = scheduler.next(startMs);
   applyEffects(cache, scheduler.takeEffects());
   if (!plan) return null;
-  parts.onPlan?.(plan.work.length);
+  parts.onPlan?.(plan.work);
   let result: StepResult;
   try {
     const { sampled, scores } = mx.scope(() => forwardAndSample(parts, plan));

@@ -130,6 +130,22 @@ for (const kernels of ["native", "stock"] as const) {
       }
     });
 
+    test("tokens of quick steps share a message, but the first one does not wait", async () => {
+      const before = engine.messages.length;
+      const { ids } = await engine.generate({ promptIds: prompt(8), maxTokens: 40 }).answer;
+      const tokens = engine.messages
+        .slice(before)
+        .map((message) =>
+          message.kind === "step"
+            ? message.events.flatMap(({ events }) => events).filter(({ kind }) => kind === "tokens")
+            : [],
+        );
+      const counts = tokens.map((events) => events.length).filter((count) => count > 0);
+      expect(counts[0]).toBe(1);
+      expect(Math.max(...counts)).toBe(2);
+      expect(counts.reduce((sum, count) => sum + count, 0)).toBe(ids.length);
+    });
+
     test("cancel ends a running answer between steps; others do not notice", async () => {
       const other = engine.generate({ promptIds: prompt(30, 2), maxTokens: 60 });
       const long = engine.generate({ promptIds: prompt(30, 1), maxTokens: 100_000 });
