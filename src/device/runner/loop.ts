@@ -36,7 +36,7 @@ const QUICK_MS = 8;
  * A thrown error that is no OmlxError is a fault in the books: it ends the engine, whose supervisor starts a new one.
  */
 export class EngineLoop {
-  readonly #send: (message: FromDevice) => void;
+  readonly #write: (message: FromDevice) => void;
   readonly #ended = Promise.withResolvers<void>();
   /** Messages that came while the model loads. */
   #early: ToDevice[] | null = null;
@@ -55,12 +55,7 @@ export class EngineLoop {
   #isEnded = false;
 
   constructor(send: (message: FromDevice) => void) {
-    this.#send = (message) => {
-      const events = this.#held;
-      this.#held = [];
-      if (events.length > 0) send({ kind: "step", events });
-      send(message);
-    };
+    this.#write = send;
   }
 
   /** Settles when the engine has stopped and freed what it held; rejects if it broke. */
@@ -331,27 +326,30 @@ export class EngineLoop {
         this.#heartbeat?.beat();
         this.#heartbeat?.setBatch(work.length);
         isDecoding = work.every(({ rows }) => rows === 1);
-        if (!isDecoding) this.#sendTokens([]);
+        if (!isDecoding) this.#flush();
       },
     });
     this.#heartbeat?.setBatch(0);
     const events = result?.events ?? [];
     const isQuick = isDecoding && performance.now() - startMs < QUICK_MS;
-    if (isQuick && this.#held.length === 0 && !scheduler.isIdle && areTokens(events)) {
-      this.#held = events;
-    } else {
-      this.#sendTokens(events);
-    }
+    const waits = isQuick && this.#held.length === 0 && !scheduler.isIdle && areTokens(events);
+    this.#held = [...this.#held, ...events];
+    if (!waits) this.#flush();
     for (const failure of result?.failed ?? []) this.#send({ kind: "failed", ...failure });
     if (scheduler.isIdle) this.#rest();
     else this.#dueTurn();
   }
 
-  /** What was held, and then these. */
-  #sendTokens(events: readonly StepEvent[]): void {
-    const all = [...this.#held, ...events];
+  /** Every message follows the tokens before it. */
+  #send(message: FromDevice): void {
+    this.#flush();
+    this.#write(message);
+  }
+
+  #flush(): void {
+    const events = this.#held;
     this.#held = [];
-    if (all.length > 0) this.#send({ kind: "step", events: all });
+    if (events.length > 0) this.#write({ kind: "step", events });
   }
 
   #turnDesk(desk: EncodeDesk): void {
