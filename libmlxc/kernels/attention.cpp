@@ -153,31 +153,29 @@ class RowWriter {
   RowWriter(const RowPreparation& prepare, KvPool& pool, int layer, int heads, float scale, Queries q)
       : tier_(active_tier()), prepare_(prepare), pool_(pool), layer_(layer), heads_(heads), scale_(scale), q_(q) {}
 
-  /// Row r of a span; the pointers are those of the batch's first row.
-  void write(const Span& span, int r, const int* blocks, const float* q, const float* k, const float* v) const {
-    const int D = pool_.head_dim, P = pool_.block_tokens;
+  /// One key/value head of row r of a span, and the queries that belong to it; the pointers are those of the batch's first row.
+  void write(const Span& span, int r, int kv_head, const int* blocks, const float* q, const float* k, const float* v) const {
+    const int D = pool_.head_dim, P = pool_.block_tokens, group = heads_ / pool_.kv_heads;
     const size_t row = size_t(span.first_row + r);
     const int position = span.offset + r;
     const int block = blocks[span.first_block + position / P], in_block = position % P;
     const int limit = AttentionTile::query_limit(D);
     alignas(64) int16_t integers[MAX_HEAD_DIM];
-    for (int h = 0; h < heads_; h++) {
+    for (int h = kv_head * group; h < (kv_head + 1) * group; h++) {
       const size_t at = row * size_t(heads_) + size_t(h);
       const float s = tier_.quantize(prepared(q + at * D, row, prepare_.q_norm), D, limit, integers);
       std::memcpy(q_.data + at * q_.stride, integers, q_.stride * sizeof(int16_t));
       q_.scales[at] = s * scale_;
     }
-    for (int h = 0; h < pool_.kv_heads; h++) {
-      const size_t at = row * size_t(pool_.kv_heads) + size_t(h);
-      pool_.key_scales(block, layer_, h)[in_block] =
-          tier_.quantize(prepared(k + at * D, row, prepare_.k_norm), D, KvPool::LIMIT, integers);
-      char* key = reinterpret_cast<char*>(pool_.keys(block, layer_, h)) +
-                  (size_t(in_block / 16) * pool_.key_pairs * 16 + in_block % 16) * 4;
-      for (int i = 0; i < pool_.key_pairs; i++) std::memcpy(key + size_t(i) * LINE, integers + 2 * i, 4);
-      pool_.value_scales(block, layer_, h)[in_block] = tier_.quantize(v + at * D, D, KvPool::LIMIT, integers);
-      int16_t* value = pool_.values(block, layer_, h) + size_t(in_block / 2) * pool_.padded_dim * 2 + in_block % 2;
-      for (int i = 0; i < pool_.padded_dim; i++) value[2 * i] = integers[i];
-    }
+    const size_t at = row * size_t(pool_.kv_heads) + size_t(kv_head);
+    pool_.key_scales(block, layer_, kv_head)[in_block] =
+        tier_.quantize(prepared(k + at * D, row, prepare_.k_norm), D, KvPool::LIMIT, integers);
+    char* key = reinterpret_cast<char*>(pool_.keys(block, layer_, kv_head)) +
+                (size_t(in_block / 16) * pool_.key_pairs * 16 + in_block % 16) * 4;
+    for (int i = 0; i < pool_.key_pairs; i++) std::memcpy(key + size_t(i) * LINE, integers + 2 * i, 4);
+    pool_.value_scales(block, layer_, kv_head)[in_block] = tier_.quantize(v + at * D, D, KvPool::LIMIT, integers);
+    int16_t* value = pool_.values(block, layer_, kv_head) + size_t(in_block / 2) * pool_.padded_dim * 2 + in_block % 2;
+    for (int i = 0; i < pool_.padded_dim; i++) value[2 * i] = integers[i];
   }
 
  private:
@@ -249,8 +247,13 @@ void attention(const float* q, const float* k, const float* v, int T, int heads,
   std::vector<Rows> pieces;
   for (const Span& span : spans)
     for (int r = 0; r < span.rows; r += ROWS) pieces.push_back({&span, r, std::min(span.rows, r + ROWS)});
-  parallel(pieces.size(), [&](int, size_t i) {
-    for (int r = pieces[i].begin; r < pieces[i].end; r++) writer.write(*pieces[i].span, r, blocks.data(), q, k, v);
+  const size_t writes = pieces.size() * size_t(pool.kv_heads);
+  parallel_ranges(writes, writes, [&](int, size_t begin, size_t end) {
+    for (size_t i = begin; i < end; i++) {
+      const Rows& piece = pieces[i / size_t(pool.kv_heads)];
+      const int kv_head = int(i % size_t(pool.kv_heads));
+      for (int r = piece.begin; r < piece.end; r++) writer.write(*piece.span, r, kv_head, blocks.data(), q, k, v);
+    }
   });
 
   // A tile that is more than its fair share of the work is split over its chunks.

@@ -54,13 +54,14 @@ class Pool {
 
   int size() const { return size_; }
 
-  void run(size_t count, detail::Body body, void* context) {
+  void run(size_t count, size_t largest, detail::Body body, void* context) {
     std::unique_lock busy(run_mutex_, std::try_to_lock);
     if (size_ == 1 || count < 2 || !busy) {
-      for (size_t i = 0; i < count; i++) body(context, 0, i);
+      for (size_t i = 0; i < count; i += largest) body(context, 0, i, std::min(count, i + largest));
       return;
     }
     body_ = body;
+    largest_ = largest;
     context_ = context;
     for (int i = 0; i < size_; i++) {
       Share& share = shares_[i];
@@ -86,7 +87,12 @@ class Pool {
   void claim(int id) {
     for (int k = 0; k < size_; k++) {
       Share& share = shares_[(id + k) % size_];
-      for (size_t i; (i = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;) body_(context_, id, i);
+      const size_t end = share.end;
+      for (size_t next; (next = share.next.load(std::memory_order_relaxed)) < end;) {
+        const size_t size = std::clamp<size_t>((end - next) / 4, 1, largest_);
+        const size_t begin = share.next.fetch_add(size, std::memory_order_relaxed);  // perhaps not `next` any more
+        if (begin < end) body_(context_, id, begin, std::min(begin + size, end));
+      }
     }
   }
 
@@ -127,6 +133,7 @@ class Pool {
 
   detail::Body body_ = nullptr;
   void* context_ = nullptr;
+  size_t largest_ = 1;
 
   /// Indices that one thread works through, so that it reads memory in one stream.
   struct alignas(64) Share {
@@ -163,9 +170,9 @@ int set_num_threads(int n) {
   return wanted;
 }
 
-void detail::parallel(size_t count, Body body, void* context) {
+void detail::parallel(size_t count, size_t largest, Body body, void* context) {
   if (count == 0) return;
-  pool_slot()->run(count, body, context);
+  pool_slot()->run(count, largest, body, context);
 }
 
 }  // namespace omlx::kernels

@@ -27,6 +27,28 @@ TEST("parallel() runs every index exactly once, over many short regions") {
   set_num_threads(before);
 }
 
+TEST("parallel_ranges() covers every index exactly once, in ranges of at most the size asked for") {
+  const int before = num_threads();
+  for (int threads : {1, 2, 3}) {
+    set_num_threads(threads);
+    for (size_t count : {1, 2, 7, 100, 1000}) {
+      for (size_t largest : {size_t(1), size_t(5), count}) {
+        std::vector<std::atomic<int>> runs(count);
+        std::atomic<bool> wrong{false};
+        for (int region = 0; region < 50; region++) {
+          parallel_ranges(count, largest, [&](int, size_t begin, size_t end) {
+            if (begin >= end || end > count || end - begin > largest) wrong = true;
+            for (size_t i = begin; i < end; i++) runs[i]++;
+          });
+        }
+        check::that(!wrong, "a range is empty, too large or out of bounds");
+        for (const auto& n : runs) check::that(n == 50, "an index ran " + std::to_string(n.load()) + " times in 50 regions");
+      }
+    }
+  }
+  set_num_threads(before);
+}
+
 TEST("parallel() gives every thread of a region its own number") {
   const int before = num_threads();
   set_num_threads(3);
