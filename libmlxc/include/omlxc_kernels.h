@@ -31,20 +31,12 @@ void* omlx_x_rope_table(void* positions, void* inv_freq, float scale);
 /* x (T, H*D), table (T, d/2, 2) with d <= D: rotates the first d elements of each head; the rest is copied.
  * traditional 0: pairs (i, i + d/2); 1: pairs (2i, 2i + 1). */
 void* omlx_x_rope(void* x, void* table, int num_heads, int traditional);
-/* gate / (1 + exp(-gate)) * up, elementwise; same shapes. */
-void* omlx_x_swiglu(void* gate, void* up);
-/* Causal attention over cached keys: writes k and v (T, Hkv*D) of all rows into layer `layer` of the pool, then q
- * (T, H*D) attends through the block tables of the batch -> (T, H*D). Rows of no span become 0. Before that, q and k go
- * through `rows` (omlx_rows_new) and are rotated by `table` (T, d/2, 2) as omlx_x_rope does; both NULL: as they are.
- * The write happens at evaluation: calls on one pool must be ordered by data (layer after layer, step after step).
- * The result keeps pool and batch alive until it has run. */
-void* omlx_x_attention(void* q, void* k, void* v, void* table, void* rows, void* pool, void* batch, int layer, float scale);
-/* What happens to the heads of q and k: RMS norms with q_norm and k_norm (D) of any float type, or NULL for none, and
- * which pairs a table rotates. Its own handle; graphs keep what they need. */
-void* omlx_rows_new(void* q_norm, void* k_norm, float eps, int traditional);
-void omlx_rows_free(void* rows);
+/* Top k (1..1024) of each row of logits (R, V), descending, equal ones by lower id -> (R, 3 + 2k), a row of which is: the
+ * largest logit, log-sum-exp, log-sum-exp of logits * inv_temperature (R) of the row; k raw logits; k ids, as the bits of
+ * int32. With k > V the rest is -inf and id -1. A row with NaN, +inf or nothing finite has NaN for the first three. */
+void* omlx_x_candidates(void* logits, void* inv_temperature, int k);
 
-/* ---- linear layers, alone and several in one operation: each gives the same bits as all of them one after another ---- */
+/* ---- linear layers ---- */
 
 /* A linear layer, bound once. bits 0: w (N, K) float32, float16 or bfloat16; scales and biases NULL. bits 2, 3, 4, 5, 6
  * or 8: w (N, K*bits/32) uint32 in MLX's affine layout, scales and biases (N, K/group_size) of one float type, weight =
@@ -55,13 +47,24 @@ void* omlx_layer_new(void* w, void* scales, void* biases, void* bias, int bits, 
 void omlx_layer_free(void* layer);
 /* x (..., K) times the layer's weights, plus its bias -> (..., N). */
 void* omlx_x_linear(void* x, void* layer);
-/* Linear layers of one input, after an RMS norm with `norm` (E), or NULL for none. layers holds n handles (1..8), given
- * as numbers; the handles of n results (..., N) are written over them. 0, or -1 for an error. */
-int omlx_x_project(void* x, void* norm, float eps, double* layers, int n);
-/* residual + (x times the layer's weights, plus its bias). */
-void* omlx_x_project_onto(void* x, void* layer, void* residual);
-/* x + down(silu(gate(n)) * up(n)), n = RMS norm of x with `norm` (E). Gate and up have no bias. */
-void* omlx_x_mlp(void* x, void* norm, float eps, void* gate, void* up, void* down);
+
+/* ---- a decoder's layers: all of them are one operation ---- */
+
+/* Parts, added one after another. Each adds to its input x (T, E); n is the RMS norm of x with `norm` (E), or NULL for
+ * ones. What they are made of may be freed afterwards. Its own handle; graphs keep what they need. */
+void* omlx_stack_new(void);
+void omlx_stack_free(void* stack);
+/* x + o(attention(q(n), k(n), v(n))). layers: four handles as numbers, q, k, v, o. Causal attention over cached keys: k and
+ * v (T, Hkv*D) of all rows are written into layer `layer` of the pool, then q (T, H*D) attends through the block tables of
+ * the batch. Before that the heads of q and k go through RMS norms with q_norm and k_norm (D), or NULL for none, and are
+ * rotated by the step's table number `table` as omlx_x_rope does. 0, or -1 for an error. */
+int omlx_stack_attention(void* stack, void* norm, void* q_norm, void* k_norm, const double* layers, int layer, int table, int traditional, float eps, float scale);
+/* x + down(silu(gate(n)) * up(n)). 0, or -1 for an error. */
+int omlx_stack_mlp(void* stack, void* norm, void* gate, void* up, void* down, float eps);
+/* x (T, E) through all parts -> (T, E). tables: n_tables handles of (T, d/2, 2), as numbers. Rows of no span attend to
+ * nothing. Keys and values are written at evaluation: operations on one pool must be ordered by data or by evaluation. The
+ * result keeps stack, pool and batch alive until it has run. */
+void* omlx_x_stack(void* x, void* stack, const double* tables, int n_tables, void* pool, void* batch);
 
 /* ---- key/value pool and batches: their own handles, freed by their own functions ---- */
 
@@ -92,10 +95,6 @@ void* omlx_x_encode(void* q, void* k, void* v, void* spans, int kv_heads, int be
 
 /* ---- immediate functions ---- */
 
-/* Top k (1..1024) of each row of logits (rows, vocab), descending, equal ones by lower id; values are the raw logits.
- * max_lse (rows, 3): largest logit, log-sum-exp, log-sum-exp of logits * inv_temperature of the row. With k > vocab the
- * rest is id -1 and -inf. -1 when a row has NaN, +inf or nothing finite. */
-int omlx_x_candidates(const float* logits, int rows, int vocab, const float* inv_temperature, int k, float* max_lse, int* ids, float* values);
 /* Sets the number of kernel threads (0: one per usable core; -1: leave it) and returns it. Not while work is running. */
 int omlx_x_threads(int n);
 /* How activations meet quantized weights from now on, in this process: 0 as float32, 1 rounded to 16 bits and summed as

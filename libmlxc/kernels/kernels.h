@@ -8,6 +8,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <variant>
 
 namespace omlx::kernels {
 
@@ -101,9 +102,6 @@ void linear(Activations& x, std::span<const Projection> projections, Form form =
 /// out (M, N) = x (M, K) · wᵀ + bias.
 void linear(const float* x, int M, const Weight& w, Vector bias, float* out,
             Form form = Form::automatic);
-
-/// out (M, N) = silu(x · gateᵀ) * (x · upᵀ), as swiglu() of the two linear layers.
-void linear_swiglu(Activations& x, const Weight& gate, const Weight& up, float* out);
 
 /// out (T, K) = rows ids[t] of w, as float32. Throws std::out_of_range for an id outside [0, N).
 void embedding(const int* ids, int T, const Weight& w, float* out);
@@ -226,12 +224,57 @@ void attention(const float* q, const float* k, const float* v, int T, int heads,
                KvPool& pool, int layer, std::span<const Span> spans, std::span<const int> blocks, float scale,
                float* out);
 
-/// Top k of each row of logits (rows, vocab), descending, ties by lower id; ids and values (rows, k).
-/// max_lse (rows, 3) = largest logit, log-sum-exp of the row, log-sum-exp of row * inv_temperature.
-/// Where k > vocab the rest is filled with id -1 and -inf. -inf logits are allowed.
-/// Returns 0; 1 + r if row r has a NaN or +inf or no finite logit (outputs of that row undefined).
-int candidates(const float* logits, int rows, int vocab, const float* inv_temperature, int k,
-               float* max_lse, int* ids, float* values);
+/// A linear layer, borrowed.
+struct Linear {
+  Weight w;
+  Vector bias;
+};
+
+/// x + o(attention(q(n), k(n), v(n))) with n = RMS norm of x: attention() on one layer of a pool.
+struct AttentionPart {
+  Vector norm;
+  float eps = 0;
+  Linear q, k, v, o;
+  Vector q_norm, k_norm;     // see RowPreparation; their eps is the same
+  bool traditional = false;
+  int table = 0;             // index into the step's rotary tables
+  int layer = 0;             // of the pool
+  float scale = 1;
+};
+
+/// x + down(silu(gate(n)) * up(n)) with n = RMS norm of x.
+struct MlpPart {
+  Vector norm;
+  float eps = 0;
+  Linear gate, up, down;
+};
+
+using DecoderPart = std::variant<AttentionPart, MlpPart>;
+
+/// Rotary embedding of a step's rows: rope_table(), (T, half, 2).
+struct RotaryTable {
+  const float* data = nullptr;
+  int half = 0;
+};
+
+/// Throws std::invalid_argument unless rows of E elements can go through this part, with so many rotary tables.
+void validate(const DecoderPart& part, int E, int num_tables, const KvPool& pool);
+
+/// Sends x (T, E) through the parts, one after another; out (T, E) may be x. Spans and blocks as in attention().
+void decode(const float* x, int T, int E, std::span<const DecoderPart> parts, std::span<const RotaryTable> tables, KvPool& pool,
+            std::span<const Span> spans, std::span<const int> blocks, float* out);
+
+/// What candidates() tells of a row, before its values and ids.
+struct RowStats {
+  float max;                  // largest logit
+  float lse;                  // log-sum-exp of the row; NaN if the row has a NaN or +inf or no finite logit
+  float lse_at_temperature;   // log-sum-exp of row * inv_temperature
+};
+
+/// Top k of each row of logits (rows, vocab), descending, ties by lower id; ids and values (rows, k), stats (rows).
+/// Where k > vocab the rest is filled with id -1 and -inf, and so is all of a row whose lse is NaN. -inf logits are allowed.
+void candidates(const float* logits, int rows, int vocab, const float* inv_temperature, int k, RowStats* stats, int* ids,
+                float* values);
 
 /// The names of the tiers of this build, the best first: "amx", "avx512vnni", "avx512", "avx2vnni", "avx2" on x86-64,
 /// "neon-i8mm", "neon" on arm64, and "portable".

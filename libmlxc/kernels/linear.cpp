@@ -93,7 +93,7 @@ const Integers& integers(Activations::Parts& x, const Tier& tier, const Weight& 
   return *found;
 }
 
-/// One projection, cut into items that one thread computes.
+/// One projection, cut into items: of a matvec a thread computes several at once, of a GEMM one.
 struct Work {
   const Projection* projection = nullptr;
   const Integers* integers = nullptr;  // null: float32 arithmetic
@@ -120,9 +120,6 @@ Work plan(Activations::Parts& x, const Projection& projection, const Tier& tier,
   const int M = x.M, N = w.rows, K = w.cols;
   Work work;
   work.projection = &projection;
-  // Matvec items have about 16k weights: small enough to balance, large enough to claim.
-  const int columns = std::max(1, 16384 / std::max(1, K));
-  const auto round_up = [](int n, int unit) { return (n + unit - 1) / unit * unit; };
   if (integer(w, arithmetic)) {
     work.integers = &integers(x, tier, w, arithmetic);
     // The matvec unpacks weights again for every 8 rows, of rare widths for every row; a GEMM once, but through memory.
@@ -130,39 +127,41 @@ Work plan(Activations::Parts& x, const Projection& projection, const Tier& tier,
     work.matvec = form == Form::matvec || (form == Form::automatic && M <= few);
     work.rows = work.matvec ? INTEGER_ROWS
                             : balanced(M, int(std::clamp<size_t>(L2_FLOATS * 4 / work.integers->stride, 24, 480)));
-    work.columns = work.matvec ? round_up(columns, 16) : INTEGER_COLUMNS;
+    work.columns = work.matvec ? PANEL_ROWS : INTEGER_COLUMNS;
     work.scratch = integer_scratch(w);
   } else {
     work.matvec = form == Form::matvec || (form == Form::automatic && M <= MATVEC_ROWS);
     work.rows = work.matvec ? MATVEC_ROWS
                             : balanced(M, int(std::clamp<size_t>(L2_FLOATS / size_t(std::max(1, K)), 24, 240)) / 6 * 6);
-    work.columns = work.matvec ? round_up(columns, tier.tile_n) : PANEL_ROWS;
+    work.columns = work.matvec ? tier.tile_n : PANEL_ROWS;
     work.scratch = (PANEL_ROWS + 8) * panel_stride(K) * sizeof(float);
   }
   work.cut(M, N);
   return work;
 }
 
+/// Items [item, item + count) of one block of rows.
 void compute(const Activations::Parts& x, const Work& work, const Tier& tier, Arithmetic arithmetic, size_t item,
-             uint8_t* scratch) {
+             size_t count, uint8_t* scratch) {
   const Projection& p = *work.projection;
   const int N = p.w.rows;
   const int m0 = int(item / size_t(work.column_items)) * work.rows, m1 = std::min(x.M, m0 + work.rows);
-  const int n0 = int(item % size_t(work.column_items)) * work.columns, n1 = std::min(N, n0 + work.columns);
+  const int column = int(item % size_t(work.column_items));
+  const int n0 = column * work.columns, n1 = std::min(N, (column + int(count)) * work.columns);
   // A matvec sees only its own rows; a GEMM is told which.
   const size_t first = work.matvec ? size_t(m0) : 0;
-  const int count = work.matvec ? m1 - m0 : x.M;
+  const int rows = work.matvec ? m1 - m0 : x.M;
   const float* residual = p.residual ? p.residual + first * size_t(N) : nullptr;
   float* out = p.out + first * size_t(N);
   if (const Integers* q = work.integers) {
     const size_t groups = size_t(x.K) / size_t(p.w.group);
-    const IntegerJob job{q->steps + first * q->stride, q->stride, q->d + first * groups, q->sums + first * groups, count,
+    const IntegerJob job{q->steps + first * q->stride, q->stride, q->d + first * groups, q->sums + first * groups, rows,
                          &p.w, p.bias, residual, out, fetch_ahead()};
     const Planes& planes = planes_of(tier, arithmetic);
     if (work.matvec) planes.matvec(job, n0, n1);
     else planes.gemm(job, m0, m1, n0, n1, scratch);
   } else {
-    const LinearJob job{x.x + first * size_t(x.K), count, &p.w, p.bias, residual, out};
+    const LinearJob job{x.x + first * size_t(x.K), rows, &p.w, p.bias, residual, out};
     if (work.matvec) tier.matvec(job, n0, n1);
     else tier.gemm(job, m0, m1, n0, n1, reinterpret_cast<float*>(scratch));
   }
@@ -216,17 +215,24 @@ void linear(Activations& activations, std::span<const Projection> projections, F
   static thread_local std::vector<Work> works;
   works.clear();
   size_t items = 0, scratch = 0;
+  bool matvec = true;
   for (const Projection& p : projections) {
     works.push_back(plan(x, p, tier, form, arithmetic));
     items += works.back().items;
     scratch = std::max(scratch, works.back().scratch);
+    matvec &= works.back().matvec;
   }
   const ThreadScratch memory(scratch);
   const std::vector<Work>& all = works;  // the caller's, also in other threads
-  parallel(items, [&](int thread, size_t i) {
+  parallel_ranges(items, matvec ? items : 1, [&](int thread, size_t begin, size_t end) {
     const Work* work = all.data();
-    for (; i >= work->items; work++) i -= work->items;
-    compute(x, *work, tier, arithmetic, i, memory(thread));
+    for (size_t left = end - begin; left > 0;) {
+      for (; begin >= work->items; work++) begin -= work->items;
+      const size_t count = std::min(left, size_t(work->column_items) - begin % size_t(work->column_items));
+      compute(x, *work, tier, arithmetic, begin, count, memory(thread));
+      begin += count;
+      left -= count;
+    }
   });
 }
 
@@ -235,15 +241,6 @@ void linear(const float* x, int M, const Weight& w, Vector bias, float* out, For
   activations.reset(x, M, w.cols);
   const Projection projection{w, bias, nullptr, out};
   linear(activations, {&projection, 1}, form);
-}
-
-void linear_swiglu(Activations& activations, const Weight& gate, const Weight& up, float* out) {
-  static thread_local Scratch scratch;
-  const size_t size = size_t(std::max(0, activations.parts().M)) * size_t(gate.rows);
-  float* const other = scratch.reserve(size);
-  const Projection projections[] = {{gate, {}, nullptr, out}, {up, {}, nullptr, other}};
-  linear(activations, projections);
-  swiglu(out, other, size, out);
 }
 
 void embedding(const int* ids, int T, const Weight& w, float* out) {

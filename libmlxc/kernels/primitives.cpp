@@ -4,6 +4,7 @@
 // the stream's thread, in evaluation order. MLX keeps inputs and outputs alive until it has run.
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -74,37 +75,6 @@ class Kernel final : public mx::Primitive {
     in.reserve(inputs.size());
     for (const mx::array& a : inputs) in.push_back(contiguous(a, encoder));
     encoder.dispatch([run = run_, in = std::move(in), to = out.data<float>()] { run(in, to); });
-  }
-
-  void eval_gpu(const Arrays&, Arrays&) override {
-    throw std::runtime_error(std::string(name_) + " runs on the CPU only; use the stock operations on a GPU");
-  }
-
-  const char* name() const override { return name_; }
-
- private:
-  const char* name_;
-  Run run_;
-};
-
-/// The same with several outputs.
-class MultiKernel final : public mx::Primitive {
- public:
-  using Run = std::function<void(const std::vector<const void*>& in, float* const* out)>;
-
-  MultiKernel(mx::Stream stream, const char* name, Run run)
-      : Primitive(stream), name_(name), run_(std::move(run)) {}
-
-  void eval_cpu(const Arrays& inputs, Arrays& outputs) override {
-    auto& encoder = mx::cpu::get_command_encoder(stream());
-    std::vector<float*> to;
-    for (mx::array& out : outputs) {
-      out.set_data(mx::allocator::malloc(out.nbytes()));
-      to.push_back(out.data<float>());
-    }
-    std::vector<const void*> in;
-    for (const mx::array& a : inputs) in.push_back(contiguous(a, encoder));
-    encoder.dispatch([run = run_, in = std::move(in), to = std::move(to)] { run(in, to.data()); });
   }
 
   void eval_gpu(const Arrays&, Arrays&) override {
@@ -218,13 +188,6 @@ struct Batch {
   std::vector<int> blocks;
 };
 
-/// Norms of q's and k's heads and the pairing of their rotation.
-struct Rows {
-  std::optional<mx::array> q_norm, k_norm;
-  float eps;
-  bool traditional;
-};
-
 /// A linear layer whose arrays are evaluated and stay where they are; packed where integer kernels will read it.
 struct Layer {
   Arrays arrays;
@@ -233,38 +196,13 @@ struct Layer {
   std::optional<k::PackedWeight> packed;
 };
 
-/// x in float32, and its RMS norm's weights as an input of the operation behind it.
-struct NormedInput {
-  Arrays inputs;
-  k::Vector norm;
-  int rows, E;
-
-  NormedInput(void* x_handle, void* norm_handle) : inputs{activations(x_handle, "x")} {
-    const mx::array& x = inputs[0];
-    expect(x.ndim() >= 1 && x.shape(-1) > 0, "x needs a last axis", x);
-    E = x.shape(-1);
-    rows = static_cast<int>(x.size() / static_cast<size_t>(E));
-    if (!norm_handle) return;
-    const mx::array& w = ref(norm_handle, "norm");
-    expect(w.ndim() == 1 && w.shape(0) == E, "norm must be (E)", w);
-    norm.dtype = dtype_of(w, "norm");
-    inputs.push_back(w);
-  }
-
-  /// Of rows [from, from + count), in the evaluating thread's own memory.
-  static const float* apply(const std::vector<const void*>& in, k::Vector norm, int E, float eps, int from, int count) {
-    static thread_local k::Scratch space;
-    const float* x = static_cast<const float*>(in[0]) + size_t(from) * size_t(E);
-    if (in.size() < 2) return x;
-    norm.data = in[1];
-    float* out = space.reserve(size_t(count) * size_t(E));
-    k::rms_norm(x, count, E, norm, eps, out);
-    return out;
-  }
+/// Parts of a decoder, and what they point into.
+struct Stack {
+  std::vector<k::DecoderPart> parts;
+  std::vector<std::shared_ptr<const Layer>> layers;
+  Arrays vectors;
+  int head_dim = 0;  // of the norms of heads; 0: there are none
 };
-
-/// Rows of an MLP that are computed at a time: bounds the memory between its layers.
-constexpr int MLP_ROWS = 512;
 
 k::Activations& shared_activations() {
   static thread_local k::Activations activations;
@@ -273,8 +211,48 @@ k::Activations& shared_activations() {
 
 // A pool or batch handle is a pointer to a shared_ptr; graphs hold copies of the shared_ptr.
 using LayerHandle = std::shared_ptr<const Layer>;
+using StackHandle = std::shared_ptr<Stack>;
 using PoolHandle = std::shared_ptr<k::KvPool>;
 using BatchHandle = std::shared_ptr<const Batch>;
+
+/// Makes the elements stay where they are for as long as the array lives; their address.
+const void* settle(mx::array& a) {
+  a = mx::contiguous(a);
+  a.eval();
+  return a.data<char>();
+}
+
+/// Adds a part to a stack; 0, or -1 for an error.
+template <class F>
+int extend(void* stack_handle, F&& make_part) {
+  try {
+    if (!stack_handle) throw std::invalid_argument("stack is null");
+    Stack& stack = **static_cast<StackHandle*>(stack_handle);
+    const auto linear = [&](void* handle, const char* what) {
+      if (!handle) throw std::invalid_argument(std::string(what) + " is null");
+      const Layer& layer = *stack.layers.emplace_back(*static_cast<LayerHandle*>(handle));
+      return k::Linear{layer.w, layer.bias};
+    };
+    const auto vector = [&](void* handle, const char* what, int size) {
+      k::Vector v;
+      if (!handle) return v;
+      mx::array a = ref(handle, what);
+      if (a.ndim() != 1 || a.shape(0) != size)
+        throw std::invalid_argument(std::string(what) + " must have " + std::to_string(size) + " elements, got shape " + shape_text(a));
+      v.dtype = dtype_of(a, what);
+      v.data = settle(a);
+      stack.vectors.push_back(std::move(a));
+      return v;
+    };
+    stack.parts.push_back(make_part(stack, linear, vector));
+    return 0;
+  } catch (const std::exception& e) {
+    omlx::set_error((std::string("stack: ") + e.what()).c_str());
+  }
+  return -1;
+}
+
+void* handle_at(const double* handles, int i) { return reinterpret_cast<void*>(static_cast<uintptr_t>(handles[i])); }
 
 }  // namespace
 
@@ -351,76 +329,6 @@ void* omlx_x_rope(void* x_handle, void* table_handle, int num_heads, int traditi
   });
 }
 
-void* omlx_x_swiglu(void* gate_handle, void* up_handle) {
-  return guarded("swiglu", [&] {
-    const mx::array gate = activations(gate_handle, "gate");
-    const mx::array up = activations(up_handle, "up");
-    expect(up.shape() == gate.shape(), "up must have the shape of gate", up);
-    return make(gate.shape(), "omlx_x_swiglu", {gate, up},
-                [n = gate.size()](const std::vector<const void*>& in, float* out) {
-                  k::swiglu(static_cast<const float*>(in[0]), static_cast<const float*>(in[1]), n, out);
-                });
-  });
-}
-
-void* omlx_x_attention(void* q_handle, void* k_handle, void* v_handle, void* table_handle, void* rows_handle,
-                       void* pool_handle, void* batch_handle, int layer, float scale) {
-  return guarded("attention", [&] {
-    if (!pool_handle || !batch_handle) throw std::invalid_argument("pool or batch is null");
-    const PoolHandle pool = *static_cast<PoolHandle*>(pool_handle);
-    const BatchHandle batch = *static_cast<BatchHandle*>(batch_handle);
-    const mx::array q = activations(q_handle, "q");
-    const mx::array keys = activations(k_handle, "k");
-    const mx::array values = activations(v_handle, "v");
-    const int width = pool->kv_heads * pool->head_dim;
-    expect(q.ndim() == 2 && q.shape(1) > 0 && q.shape(1) % width == 0,
-           "q must be (T, H*D) with H a multiple of the pool's heads", q);
-    const int rows = q.shape(0), heads = q.shape(1) / pool->head_dim;
-    expect(keys.ndim() == 2 && keys.shape(0) == rows && keys.shape(1) == width, "k must be (T, Hkv*D)", keys);
-    expect(values.shape() == keys.shape(), "v must have the shape of k", values);
-    if (layer < 0 || layer >= pool->layers)
-      throw std::invalid_argument("layer " + std::to_string(layer) + " of a pool of " + std::to_string(pool->layers));
-    k::validate(batch->spans, batch->blocks, rows, *pool);
-    Arrays inputs{q, keys, values};
-    k::RowPreparation prepare;
-    size_t table_at = 0, q_norm_at = 0, k_norm_at = 0;
-    const auto add = [&](const mx::array& a) {
-      inputs.push_back(a);
-      return inputs.size() - 1;
-    };
-    if (table_handle) {
-      const mx::array table = activations(table_handle, "table");
-      expect(table.ndim() == 3 && table.shape(0) == rows && table.shape(2) == 2 && table.shape(1) * 2 <= pool->head_dim,
-             "table must be (T, d/2, 2) with d <= D", table);
-      prepare.half = table.shape(1);
-      table_at = add(table);
-    }
-    if (rows_handle) {
-      const Rows& r = *static_cast<const Rows*>(rows_handle);
-      prepare.eps = r.eps;
-      prepare.traditional = r.traditional;
-      const auto norm = [&](const std::optional<mx::array>& w, k::Vector& to, const char* what) -> size_t {
-        if (!w) return 0;
-        expect(w->ndim() == 1 && w->shape(0) == pool->head_dim, what, *w);
-        to.dtype = dtype_of(*w, what);
-        return add(*w);
-      };
-      q_norm_at = norm(r.q_norm, prepare.q_norm, "q_norm must be (D)");
-      k_norm_at = norm(r.k_norm, prepare.k_norm, "k_norm must be (D)");
-    }
-    return make(q.shape(), "omlx_x_attention", std::move(inputs),
-                [=](const std::vector<const void*>& in, float* out) {
-                  k::RowPreparation bound = prepare;
-                  if (table_at) bound.table = static_cast<const float*>(in[table_at]);
-                  if (q_norm_at) bound.q_norm.data = in[q_norm_at];
-                  if (k_norm_at) bound.k_norm.data = in[k_norm_at];
-                  k::attention(static_cast<const float*>(in[0]), static_cast<const float*>(in[1]),
-                               static_cast<const float*>(in[2]), rows, heads, bound, *pool, layer, batch->spans,
-                               batch->blocks, scale, out);
-                });
-  });
-}
-
 void* omlx_layer_new(void* w_handle, void* scales, void* biases, void* bias_handle, int bits, int group_size) {
   try {
     auto layer = std::make_shared<Layer>();
@@ -432,11 +340,7 @@ void* omlx_layer_new(void* w_handle, void* scales, void* biases, void* bias_hand
       layer->arrays.push_back(b);
     }
     std::vector<const void*> data;
-    for (mx::array& a : layer->arrays) {
-      a = mx::contiguous(a);
-      a.eval();
-      data.push_back(a.data<char>());
-    }
+    for (mx::array& a : layer->arrays) data.push_back(settle(a));
     const size_t next = point(layer->w, data, 0);
     if (bias_handle) layer->bias.data = data[next];
     if (k::arithmetic() != k::Arithmetic::exact && k::PackedWeight::possible(layer->w)) {
@@ -470,101 +374,75 @@ void* omlx_x_linear(void* x_handle, void* layer_handle) {
   });
 }
 
-int omlx_x_project(void* x_handle, void* norm_handle, float eps, double* layers, int n) {
-  try {
-    if (n < 1 || n > 8) throw std::invalid_argument("needs 1 to 8 layers, got " + std::to_string(n));
-    NormedInput input(x_handle, norm_handle);
-    std::vector<LayerHandle> all;
-    std::vector<mx::Shape> shapes;
-    for (int i = 0; i < n; i++) {
-      all.push_back(*reinterpret_cast<LayerHandle*>(static_cast<uintptr_t>(layers[i])));
-      if (all.back()->w.cols != input.E) throw std::invalid_argument("the last axis of x must be K of every layer");
-      shapes.push_back(input.inputs[0].shape());
-      shapes.back().back() = all.back()->w.rows;
-    }
-    auto kernel = std::make_shared<MultiKernel>(
-        mx::default_stream(mx::default_device()), "omlx_x_project",
-        [all, norm = input.norm, E = input.E, rows = input.rows, eps](const std::vector<const void*>& in, float* const* out) {
-          k::Activations& x = shared_activations();
-          x.reset(NormedInput::apply(in, norm, E, eps, 0, rows), rows, E);
-          std::vector<k::Projection> projections;
-          for (size_t i = 0; i < all.size(); i++) projections.push_back({all[i]->w, all[i]->bias, nullptr, out[i]});
-          k::linear(x, projections);
-        });
-    const Arrays made = mx::array::make_arrays(std::move(shapes), std::vector<mx::Dtype>(size_t(n), mx::float32), kernel,
-                                               std::move(input.inputs));
-    for (int i = 0; i < n; i++)
-      layers[i] = static_cast<double>(reinterpret_cast<uintptr_t>(omlx::give(new mx::array(made[size_t(i)]))));
-    return 0;
-  } catch (const std::exception& e) {
-    omlx::set_error((std::string("project: ") + e.what()).c_str());
-  }
-  return -1;
-}
+void* omlx_stack_new(void) { return new StackHandle(std::make_shared<Stack>()); }
 
-void* omlx_x_project_onto(void* x_handle, void* layer_handle, void* residual_handle) {
-  return guarded("project_onto", [&] {
-    if (!layer_handle) throw std::invalid_argument("layer is null");
-    const mx::array x = activations(x_handle, "x");
-    const mx::array residual = activations(residual_handle, "residual");
-    const LayerHandle layer = *static_cast<LayerHandle*>(layer_handle);
-    expect(x.ndim() >= 1 && x.shape(-1) == layer->w.cols, "the last axis of x must be K", x);
-    mx::Shape shape = x.shape();
-    shape.back() = layer->w.rows;
-    expect(residual.shape() == shape, "residual must have the shape of the result", residual);
-    const int rows = static_cast<int>(x.size() / static_cast<size_t>(layer->w.cols));
-    return make(std::move(shape), "omlx_x_project_onto", {x, residual},
-                [layer, rows](const std::vector<const void*>& in, float* out) {
-                  k::Activations& a = shared_activations();
-                  a.reset(static_cast<const float*>(in[0]), rows, layer->w.cols);
-                  const k::Projection p{layer->w, layer->bias, static_cast<const float*>(in[1]), out};
-                  k::linear(a, {&p, 1});
-                });
-  });
-}
+void omlx_stack_free(void* stack) { delete static_cast<StackHandle*>(stack); }
 
-void* omlx_x_mlp(void* x_handle, void* norm_handle, float eps, void* gate_handle, void* up_handle, void* down_handle) {
-  return guarded("mlp", [&] {
-    if (!gate_handle || !up_handle || !down_handle) throw std::invalid_argument("a layer is null");
-    NormedInput input(x_handle, norm_handle);
-    const LayerHandle gate = *static_cast<LayerHandle*>(gate_handle), up = *static_cast<LayerHandle*>(up_handle),
-                      down = *static_cast<LayerHandle*>(down_handle);
-    const mx::array& x = input.inputs[0];
-    expect(gate->w.cols == input.E && up->w.cols == input.E && down->w.rows == input.E, "the layers do not fit x", x);
-    expect(gate->w.rows == up->w.rows && down->w.cols == gate->w.rows, "the layers do not fit each other", x);
-    if (gate->bias.data || up->bias.data) throw std::invalid_argument("gate and up must have no bias");
-    return make(x.shape(), "omlx_x_mlp", std::move(input.inputs),
-                [=, norm = input.norm, E = input.E, rows = input.rows](const std::vector<const void*>& in, float* out) {
-                  static thread_local k::Scratch space;
-                  k::Activations& a = shared_activations();
-                  const int hidden = gate->w.rows;
-                  float* between = space.reserve(size_t(std::min(rows, MLP_ROWS)) * size_t(hidden));
-                  for (int from = 0; from < rows; from += MLP_ROWS) {
-                    const int count = std::min(MLP_ROWS, rows - from);
-                    const size_t at = size_t(from) * size_t(E);
-                    a.reset(NormedInput::apply(in, norm, E, eps, from, count), count, E);
-                    k::linear_swiglu(a, gate->w, up->w, between);
-                    a.reset(between, count, hidden);
-                    const k::Projection p{down->w, down->bias, static_cast<const float*>(in[0]) + at, out + at};
-                    k::linear(a, {&p, 1});
-                  }
-                });
-  });
-}
-
-void* omlx_rows_new(void* q_norm, void* k_norm, float eps, int traditional) {
-  try {
-    const auto optional = [](void* handle) {
-      return handle ? std::optional(*static_cast<mx::array*>(handle)) : std::nullopt;
+int omlx_stack_attention(void* stack_handle, void* norm, void* q_norm, void* k_norm, const double* layers, int layer, int table,
+                         int traditional, float eps, float scale) {
+  return extend(stack_handle, [&](Stack& stack, const auto& linear, const auto& vector) {
+    k::AttentionPart part;
+    part.eps = eps;
+    part.q = linear(handle_at(layers, 0), "q");
+    part.norm = vector(norm, "norm", part.q.w.cols);
+    part.k = linear(handle_at(layers, 1), "k");
+    part.v = linear(handle_at(layers, 2), "v");
+    part.o = linear(handle_at(layers, 3), "o");
+    const auto head_norm = [&](void* handle, const char* what) {
+      if (handle && stack.head_dim == 0) stack.head_dim = static_cast<int>(ref(handle, what).size());
+      return vector(handle, what, stack.head_dim);
     };
-    return new Rows{optional(q_norm), optional(k_norm), eps, traditional != 0};
-  } catch (const std::exception& e) {
-    omlx::set_error((std::string("rows_new: ") + e.what()).c_str());
-  }
-  return nullptr;
+    part.q_norm = head_norm(q_norm, "q_norm");
+    part.k_norm = head_norm(k_norm, "k_norm");
+    part.traditional = traditional != 0;
+    part.table = table;
+    part.layer = layer;
+    part.scale = scale;
+    return part;
+  });
 }
 
-void omlx_rows_free(void* rows) { delete static_cast<Rows*>(rows); }
+int omlx_stack_mlp(void* stack_handle, void* norm, void* gate, void* up, void* down, float eps) {
+  return extend(stack_handle, [&](Stack&, const auto& linear, const auto& vector) {
+    k::MlpPart part{{}, eps, linear(gate, "gate"), linear(up, "up"), linear(down, "down")};
+    part.norm = vector(norm, "norm", part.gate.w.cols);
+    return part;
+  });
+}
+
+void* omlx_x_stack(void* x_handle, void* stack_handle, const double* tables, int n_tables, void* pool_handle,
+                   void* batch_handle) {
+  return guarded("stack", [&] {
+    if (!stack_handle || !pool_handle || !batch_handle) throw std::invalid_argument("stack, pool or batch is null");
+    const StackHandle stack = *static_cast<StackHandle*>(stack_handle);
+    const PoolHandle pool = *static_cast<PoolHandle*>(pool_handle);
+    const BatchHandle batch = *static_cast<BatchHandle*>(batch_handle);
+    Arrays inputs{activations(x_handle, "x")};
+    const mx::array& x = inputs[0];
+    expect(x.ndim() == 2 && x.shape(1) > 0, "x must be (T, E)", x);
+    const int rows = x.shape(0), E = x.shape(1);
+    if (stack->head_dim != 0 && stack->head_dim != pool->head_dim)
+      throw std::invalid_argument("norms of heads have " + std::to_string(stack->head_dim) + " elements, the pool's heads " + std::to_string(pool->head_dim));
+    for (const k::DecoderPart& part : stack->parts) k::validate(part, E, n_tables, *pool);
+    k::validate(batch->spans, batch->blocks, rows, *pool);
+    std::vector<int> halves;
+    for (int i = 0; i < n_tables; i++) {
+      const mx::array table = activations(handle_at(tables, i), "table");
+      expect(table.ndim() == 3 && table.shape(0) == rows && table.shape(2) == 2 && table.shape(1) * 2 <= pool->head_dim,
+             "a table must be (T, d/2, 2) with d <= D", table);
+      halves.push_back(table.shape(1));
+      inputs.push_back(table);
+    }
+    mx::Shape shape = inputs[0].shape();
+    return make(std::move(shape), "omlx_x_stack", std::move(inputs),
+                [stack, pool, batch, rows, E, halves](const std::vector<const void*>& in, float* out) {
+                  std::vector<k::RotaryTable> rotary;
+                  for (size_t i = 0; i < halves.size(); i++) rotary.push_back({static_cast<const float*>(in[1 + i]), halves[i]});
+                  k::decode(static_cast<const float*>(in[0]), rows, E, stack->parts, rotary, *pool, batch->spans,
+                            batch->blocks, out);
+                });
+  });
+}
 
 void* omlx_pool_new(int layers, int num_blocks, int block_tokens, int kv_heads, int head_dim) {
   try {
@@ -597,6 +475,32 @@ void* omlx_batch_new(const int* spans, int n_spans, const int* blocks, int n_blo
 }
 
 void omlx_batch_free(void* batch) { delete static_cast<BatchHandle*>(batch); }
+
+void* omlx_x_candidates(void* logits_handle, void* inv_temperature_handle, int top) {
+  return guarded("candidates", [&] {
+    const mx::array logits = activations(logits_handle, "logits");
+    const mx::array inverse = activations(inv_temperature_handle, "inv_temperature");
+    expect(logits.ndim() == 2 && logits.shape(1) > 0, "logits must be (R, V)", logits);
+    const int rows = logits.shape(0), vocab = logits.shape(1);
+    expect(inverse.ndim() == 1 && inverse.shape(0) == rows, "inv_temperature must be (R)", inverse);
+    if (top < 1 || top > 1024) throw std::invalid_argument("k must be 1 to 1024, got " + std::to_string(top));
+    return make({rows, 3 + 2 * top}, "omlx_x_candidates", {logits, inverse},
+                [=](const std::vector<const void*>& in, float* out) {
+                  const size_t R = size_t(rows), k_ = size_t(top);
+                  std::vector<k::RowStats> stats(R);
+                  std::vector<int> ids(R * k_);
+                  std::vector<float> values(R * k_);
+                  k::candidates(static_cast<const float*>(in[0]), rows, vocab, static_cast<const float*>(in[1]), top,
+                                stats.data(), ids.data(), values.data());
+                  static_assert(sizeof(k::RowStats) == 3 * sizeof(float) && sizeof(int) == sizeof(float));
+                  for (size_t r = 0; r < R; r++, out += 3 + 2 * k_) {
+                    std::memcpy(out, &stats[r], sizeof stats[r]);
+                    std::memcpy(out + 3, &values[r * k_], k_ * sizeof(float));
+                    std::memcpy(out + 3 + k_, &ids[r * k_], k_ * sizeof(int));
+                  }
+                });
+  });
+}
 
 void* omlx_x_layer_norm(void* x_handle, void* residual_handle, void* w_handle, void* b_handle, float eps) {
   return guarded("layer_norm", [&] {
@@ -672,20 +576,6 @@ void* omlx_x_encode(void* q_handle, void* k_handle, void* v_handle, void* spans_
                             static_cast<const float*>(in[2]), S, heads, kv_heads, D, texts, before, after, scale, out);
                 });
   });
-}
-
-int omlx_x_candidates(const float* logits, int rows, int vocab, const float* inv_temperature, int top, float* max_lse,
-                      int* ids, float* values) {
-  try {
-    if (rows < 0 || vocab < 1 || top < 1 || top > 1024)
-      throw std::invalid_argument("needs vocab >= 1 and k from 1 to 1024");
-    const int bad = k::candidates(logits, rows, vocab, inv_temperature, top, max_lse, ids, values);
-    if (bad == 0) return 0;
-    throw std::runtime_error("the logits of row " + std::to_string(bad - 1) + " are NaN, +inf or all -inf");
-  } catch (const std::exception& e) {
-    omlx::set_error((std::string("candidates: ") + e.what()).c_str());
-  }
-  return -1;
 }
 
 int omlx_x_threads(int n) {

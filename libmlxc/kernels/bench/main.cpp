@@ -247,10 +247,11 @@ int main(int argc, char** argv) {
   if (wanted("small")) {
     std::printf("small kernels\n");
     const auto logits = floats(VOCAB);
-    std::vector<float> values(256), stats(3);
+    std::vector<float> values(256);
+    RowStats stats;
     std::vector<int> ids(256);
     const float one = 0.8f;
-    const double s = median(51, [&] { candidates(logits.data(), 1, VOCAB, &one, 256, stats.data(), ids.data(), values.data()); });
+    const double s = median(51, [&] { candidates(logits.data(), 1, VOCAB, &one, 256, &stats, ids.data(), values.data()); });
     std::printf("  top 256 of %d        %9.1f us\n", VOCAB, s * 1e6);
   }
   if (wanted("steps")) {

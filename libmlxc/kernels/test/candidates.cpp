@@ -10,22 +10,27 @@ using check::Random;
 namespace {
 
 struct Result {
-  int error;
-  std::vector<float> max_lse, values;
+  std::vector<RowStats> stats;
+  std::vector<float> values;
   std::vector<int> ids;
+
+  std::vector<float> lse() const {
+    std::vector<float> all;
+    for (const RowStats& s : stats) all.insert(all.end(), {s.max, s.lse, s.lse_at_temperature});
+    return all;
+  }
 };
 
 Result run(const std::vector<float>& logits, int rows, int k, const std::vector<float>& inv_temperature) {
-  Result r{0, std::vector<float>(rows * 3), std::vector<float>(size_t(rows) * k), std::vector<int>(size_t(rows) * k)};
-  r.error = candidates(logits.data(), rows, int(logits.size()) / rows, inv_temperature.data(), k, r.max_lse.data(),
-                       r.ids.data(), r.values.data());
+  Result r{std::vector<RowStats>(rows), std::vector<float>(size_t(rows) * k), std::vector<int>(size_t(rows) * k)};
+  candidates(logits.data(), rows, int(logits.size()) / rows, inv_temperature.data(), k, r.stats.data(), r.ids.data(),
+             r.values.data());
   return r;
 }
 
 void compare(const std::vector<float>& logits, int rows, int k, const std::vector<float>& inv_temperature, const std::string& what) {
   const int V = int(logits.size()) / rows;
   const Result got = run(logits, rows, k, inv_temperature);
-  check::that(got.error == 0, what + ": error " + std::to_string(got.error));
   for (int r = 0; r < rows; r++) {
     const float* x = logits.data() + size_t(r) * V;
     std::vector<int> order(V);
@@ -36,10 +41,11 @@ void compare(const std::vector<float>& logits, int rows, int k, const std::vecto
       sum += std::exp(double(x[i]) - x[order[0]]);
       warm += std::exp((double(x[i]) - x[order[0]]) * inv_temperature[r]);
     }
-    check::that(got.max_lse[r * 3] == x[order[0]], what + ": maximum");
+    check::that(got.stats[r].max == x[order[0]], what + ": maximum");
     const double want[2] = {x[order[0]] + std::log(sum), double(x[order[0]]) * inv_temperature[r] + std::log(warm)};
+    const float found[2] = {got.stats[r].lse, got.stats[r].lse_at_temperature};
     for (int i = 0; i < 2; i++) {
-      const double error = std::fabs(got.max_lse[r * 3 + 1 + i] - want[i]);
+      const double error = std::fabs(found[i] - want[i]);
       check::that(error <= 1e-6 * std::max(1.0, std::fabs(want[i])), what + ": log-sum-exp " + std::to_string(i));
     }
     for (int i = 0; i < k; i++) {
@@ -92,14 +98,21 @@ TEST("candidates() accepts -inf logits and reports rows with NaN, +inf or nothin
     masked[4999] = 2.0f;
     compare(x, 3, 50, {1, 1, 1}, tier + " half masked");
     compare(masked, 1, 50, {1}, tier + " two left");
+    const Result clean = run(x, 3, 5, {1, 1, 1});
     for (float bad : {NAN, INFINITY}) {
       for (int at : {0, 2500, 4999}) {
         auto y = x;
         y[5000 + at] = bad;
-        check::that(run(y, 3, 5, {1, 1, 1}).error == 2, tier + ": row 1 was not reported");
+        const Result spoilt = run(y, 3, 5, {1, 1, 1});
+        check::that(std::isnan(spoilt.stats[1].lse) && spoilt.ids[5] == -1, tier + ": row 1 was not reported");
+        for (int r : {0, 2}) {
+          check::that(spoilt.stats[r].lse == clean.stats[r].lse && spoilt.ids[size_t(r) * 5] == clean.ids[size_t(r) * 5],
+                      tier + ": a neighbour was spoilt");
+        }
       }
     }
-    check::that(run(std::vector<float>(100, -INFINITY), 1, 5, {1}).error == 1, tier + ": an empty row was accepted");
+    const Result nothing = run(std::vector<float>(100, -INFINITY), 1, 5, {1});
+    check::that(std::isnan(nothing.stats[0].lse), tier + ": an empty row was accepted");
   });
 }
 
@@ -112,10 +125,11 @@ TEST("candidates() gives the same bits for any thread count and number of rows")
   for (int threads : {2, 3}) {
     set_num_threads(threads);
     const Result again = run(x, 4, 64, {1, 0.7f, 1.3f, 2});
-    check::same(again.max_lse, all.max_lse, "log-sum-exp");
+    check::same(again.lse(), all.lse(), "log-sum-exp");
     check::that(again.ids == all.ids, "ids");
   }
   const Result row = run({x.begin() + V, x.begin() + 2 * V}, 1, 64, {0.7f});
-  check::same(row.max_lse, {all.max_lse.begin() + 3, all.max_lse.begin() + 6}, "a row alone");
+  const auto lse = all.lse();
+  check::same(row.lse(), {lse.begin() + 3, lse.begin() + 6}, "a row alone");
   set_num_threads(before);
 }

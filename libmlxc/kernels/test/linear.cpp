@@ -233,22 +233,6 @@ TEST("linear() computes several projections of one input as each alone, and adds
   }
 }
 
-TEST("linear_swiglu() gives what the two linear layers and swiglu() give") {
-  Random random(15);
-  const auto gate = check::make_weight(random, 100, 128, 4, 64, DType::bf16);
-  const auto up = check::make_weight(random, 100, 128, 4, 64, DType::bf16);
-  for (int M : {1, 4, 30}) {
-    const auto x = random.normals(size_t(M) * 128);
-    const auto g = run(x, M, gate.w, {}, Form::automatic), u = run(x, M, up.w, {}, Form::automatic);
-    std::vector<float> want(g.size()), got(g.size());
-    swiglu(g.data(), u.data(), g.size(), want.data());
-    Activations input;
-    input.reset(x.data(), M, 128);
-    linear_swiglu(input, Bound(gate.w), Bound(up.w), got.data());
-    check::same(got, want, check::text("M", {M}));
-  }
-}
-
 #ifdef OMLX_TEST_TIERS
 TEST("the comparison that a tier must pass before it is chosen passes for tiers that are right") {
   check::that(tiers_agree("amx-emulated", "avx512vnni"), "tiles and vectors differ");

@@ -75,6 +75,15 @@ export class ContiguousCache implements KvCache {
     for (const span of batch.spans) this.#reserve(span.seq, span.offset + span.rows);
   }
 
+  /**
+   * Writes the rows' keys and values, then attends causally, each row to its own sequence up to itself.
+   *
+   * @param q     (T, H*D)
+   * @param k     (T, K*D)
+   * @param v     (T, K*D)
+   * @param scale multiplies q·k
+   * @returns (T, H*D), lazy
+   */
   attend(layer: number, q: mx.MxArray, k: mx.MxArray, v: mx.MxArray, scale: number): mx.MxArray {
     const outputs = this.#spans.map((span) => this.#attendSpan(span, layer, q, k, v, scale));
     return outputs.length === 1 ? (outputs[0] as mx.MxArray) : mx.concatenate(outputs, 0);

@@ -1,10 +1,10 @@
-import type { MxArray, native } from "#device/mlx";
 import type { Batch } from "./batch.ts";
 
 /**
- * Where keys and values live. Block ids are given out by BlockPool; a storage only keeps what belongs to them.
+ * Where keys and values live. Block ids are given out by BlockPool; a storage only keeps what belongs to them. How rows
+ * are written and attended to is each storage's own matter.
  *
- * Per step: `begin`, one `attend` per layer, evaluation of the logits, `end`. Between steps: `open`, `seal`, `close`,
+ * Per step: `begin`, the layers, evaluation of the logits, `end`. Between steps: `open`, `seal`, `close`,
  * `drop`. No scope of the caller owns what a storage keeps.
  */
 export interface KvCache {
@@ -16,25 +16,6 @@ export interface KvCache {
 
   /** A step begins; `batch` stays valid until `end`. */
   begin(batch: Batch): void;
-
-  /**
-   * Writes the rows' keys and values, then attends causally, each row to its own sequence up to itself.
-   *
-   * @param q       (T, H*D) float32
-   * @param k       (T, K*D) float32
-   * @param v       (T, K*D) float32
-   * @param scale   multiplies q·k
-   * @param prepare norms and rotation that q and k still need; null: they are applied. Only for native kernels
-   * @returns (T, H*D), lazy
-   */
-  attend(
-    layer: number,
-    q: MxArray,
-    k: MxArray,
-    v: MxArray,
-    scale: number,
-    prepare: native.RowPreparation | null,
-  ): MxArray;
 
   /** The step's logits are evaluated (or the step failed). */
   end(): void;

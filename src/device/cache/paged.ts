@@ -4,8 +4,8 @@ import type { CacheShape } from "./contiguous.ts";
 import type { KvCache } from "./kv-cache.ts";
 
 /**
- * KvCache of the CPU kernels: one native pool holds the blocks of all layers; the attention kernel writes into it in
- * place and reads through block tables. Sharing a block costs nothing, so most hooks have nothing to do.
+ * KvCache of the CPU kernels: one native pool holds the blocks of all layers; the layers write into it in place and
+ * read through block tables. Sharing a block costs nothing, so most hooks have nothing to do.
  */
 export class PagedCache implements KvCache {
   readonly blockTokens: number;
@@ -38,16 +38,14 @@ export class PagedCache implements KvCache {
     this.#batch = mx.native.batchNew(Int32Array.from(spans), Int32Array.from(blocks));
   }
 
-  attend(
-    layer: number,
-    q: mx.MxArray,
-    k: mx.MxArray,
-    v: mx.MxArray,
-    scale: number,
-    prepare: mx.native.RowPreparation | null,
-  ): mx.MxArray {
-    if (!this.#batch) throw new Error("attend() needs begin()");
-    return mx.native.attention(q, k, v, prepare, this.#pool, this.#batch, layer, scale);
+  /**
+   * The step's rows x (T, E) through a decoder's layers → (T, E), lazy.
+   *
+   * @param tables cos and sin of the rows' positions (T, d/2, 2), one for each kind of rotation
+   */
+  through(stack: mx.native.Stack, x: mx.MxArray, tables: readonly mx.MxArray[]): mx.MxArray {
+    if (!this.#batch) throw new Error("through() needs begin()");
+    return mx.native.stack(x, stack, tables, this.#pool, this.#batch);
   }
 
   end(): void {

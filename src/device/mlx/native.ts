@@ -3,9 +3,9 @@
  * depends on the other rows of the call, on their number or on the number of threads.
  */
 import { OmlxError } from "#core/contract";
-import { type MxArray, wrap } from "./array.ts";
+import { array, type MxArray, wrap } from "./array.ts";
 import { nativeError, textAt } from "./error.ts";
-import { dataPointer } from "./eval.ts";
+import { evaluate, putHandles, toFloat32 } from "./eval.ts";
 import { currentDevice, kernelSymbols } from "./library.ts";
 import * as scratch from "./scratch.ts";
 import type { KernelSymbols } from "./symbols.gen.ts";
@@ -127,44 +127,103 @@ export function linear(x: MxArray, layer: Layer): MxArray {
   return made(handle, x.shape.with(-1, layer.rows));
 }
 
-/** Layers of one input, after its RMS norm: x (…, E) → one (…, N) for each layer. */
-export function project(
-  x: MxArray,
-  norm: MxArray | null,
-  eps: number,
-  layers: readonly Layer[],
-): MxArray[] {
-  const count = layers.length;
-  scratch.reserveHandles(count);
-  for (let i = 0; i < count; i++) scratch.handles[i] = (layers[i] as Layer).ptr;
-  if (kernels().omlx_x_project(x.ptr, address(norm), eps, scratch.handlesPtr, count) !== 0) {
-    throw nativeError("native");
+/** The layers of a decoder, bound once; one operation sends a step through all of them. */
+export class Stack {
+  /** 0 after `stackFree`. */
+  ptr: number;
+  constructor(ptr: number) {
+    this.ptr = ptr;
   }
-  return layers.map((layer, i) => made(scratch.handles[i] as number, x.shape.with(-1, layer.rows)));
 }
 
-/** residual + linear(x) */
-export function projectOnto(x: MxArray, layer: Layer, residual: MxArray): MxArray {
-  const handle = kernels().omlx_x_project_onto(x.ptr, layer.ptr, residual.ptr);
-  return made(handle, residual.shape);
+export function stackNew(): Stack {
+  const handle = kernels().omlx_stack_new();
+  if (handle === null) throw nativeError("native");
+  return new Stack(handle);
 }
 
-/** x + down(swiglu(gate(n), up(n))), n = rmsNorm(x) */
-export function mlp(
+/** Graphs that were built with the stack keep what they need. */
+export function stackFree(stack: Stack): void {
+  const handle = stack.ptr;
+  stack.ptr = 0;
+  if (handle !== 0) kernels().omlx_stack_free(handle);
+}
+
+export interface AttentionPart {
+  /** RMS norm of the input (E). */
+  readonly norm: MxArray;
+  readonly eps: number;
+  /** H·D, K·D and K·D rows of E columns. */
+  readonly q: Layer;
+  readonly k: Layer;
+  readonly v: Layer;
+  /** E rows of H·D columns. */
+  readonly o: Layer;
+  /** RMS norms of each head's query and key (D), with the same eps; null: none. */
+  readonly qNorm: MxArray | null;
+  readonly kNorm: MxArray | null;
+  /** Which of the step's tables rotates queries and keys, and whether it takes pairs (2i, 2i+1) instead of (i, i + d/2). */
+  readonly table: number;
+  readonly traditional: boolean;
+  /** Of the pool. */
+  readonly layer: number;
+  /** Multiplies q·k. */
+  readonly scale: number;
+}
+
+/** Adds x + o(attention(q(n), k(n), v(n))), n = rmsNorm(x), to what the stack does. The layers may be freed afterwards. */
+export function stackAttention(stack: Stack, part: AttentionPart): void {
+  scratch.reserveHandles(4);
+  for (const [i, layer] of [part.q, part.k, part.v, part.o].entries()) {
+    scratch.handles[i] = layer.ptr;
+  }
+  const status = kernels().omlx_stack_attention(
+    stack.ptr,
+    part.norm.ptr,
+    address(part.qNorm),
+    address(part.kNorm),
+    scratch.handlesPtr,
+    part.layer,
+    part.table,
+    part.traditional ? 1 : 0,
+    part.eps,
+    part.scale,
+  );
+  if (status !== 0) throw nativeError("native");
+}
+
+export interface MlpPart {
+  /** RMS norm of the input (E). */
+  readonly norm: MxArray;
+  readonly eps: number;
+  readonly gate: Layer;
+  readonly up: Layer;
+  readonly down: Layer;
+}
+
+/** Adds x + down(silu(gate(n)) · up(n)), n = rmsNorm(x), to what the stack does. The layers may be freed afterwards. */
+export function stackMlp(stack: Stack, { norm, eps, gate, up, down }: MlpPart): void {
+  const call = kernels().omlx_stack_mlp;
+  const status = call(stack.ptr, norm.ptr, gate.ptr, up.ptr, down.ptr, eps);
+  if (status !== 0) throw nativeError("native");
+}
+
+/**
+ * x (T, E) through all parts → (T, E). Keys and values of the rows are written into the pool at evaluation; each row then
+ * attends causally through its sequence's block table.
+ *
+ * @param tables  of `ropeTable` for the step's rows
+ */
+export function stack(
   x: MxArray,
-  norm: MxArray,
-  eps: number,
-  gate: Layer,
-  up: Layer,
-  down: Layer,
+  parts: Stack,
+  tables: readonly MxArray[],
+  pool: Pool,
+  batch: BatchHandle,
 ): MxArray {
-  const handle = kernels().omlx_x_mlp(x.ptr, norm.ptr, eps, gate.ptr, up.ptr, down.ptr);
-  return made(handle, x.shape);
-}
-
-/** gate / (1 + exp(-gate)) · up */
-export function swiglu(gate: MxArray, up: MxArray): MxArray {
-  return made(kernels().omlx_x_swiglu(gate.ptr, up.ptr), gate.shape);
+  const count = putHandles(tables);
+  const call = kernels().omlx_x_stack;
+  return made(call(x.ptr, parts.ptr, scratch.handlesPtr, count, pool.ptr, batch.ptr), x.shape);
 }
 
 /** (x + residual - mean) / sqrt(variance + eps) · w + b over the last axis; w and b (E) of any float type, null: none. */
@@ -250,7 +309,7 @@ export function poolBytes(pool: Pool): number {
   return kernels().omlx_pool_bytes(pool.ptr);
 }
 
-/** Which rows of a step belong to which sequence, for `attention`. */
+/** Which rows of a step belong to which sequence, for `stack`. */
 export class BatchHandle {
   /** 0 after `batchFree`. */
   ptr: number;
@@ -281,110 +340,48 @@ export function batchFree(batch: BatchHandle): void {
   if (handle !== 0) kernels().omlx_batch_free(handle);
 }
 
-/** What happens to the heads of queries and keys before they are rotated, for `attention`. */
-export class RowNorms {
-  /** 0 after `rowNormsFree`. */
-  ptr: number;
-  constructor(ptr: number) {
-    this.ptr = ptr;
-  }
-}
-
-/**
- * @param qNorm        RMS norm of each head's query (D); null: none. Likewise kNorm
- * @param traditional  rotation takes pairs (2i, 2i+1) instead of (i, i + d/2)
- */
-export function rowNormsNew(
-  qNorm: MxArray | null,
-  kNorm: MxArray | null,
-  eps: number,
-  traditional: boolean,
-): RowNorms {
-  const handle = kernels().omlx_rows_new(address(qNorm), address(kNorm), eps, traditional ? 1 : 0);
-  if (handle === null) throw nativeError("native");
-  return new RowNorms(handle);
-}
-
-/** Graphs that were built with it keep what they need. */
-export function rowNormsFree(norms: RowNorms): void {
-  const handle = norms.ptr;
-  norms.ptr = 0;
-  if (handle !== 0) kernels().omlx_rows_free(handle);
-}
-
-/** Norms, and the step's table of `ropeTable`: what `attention` does to queries and keys first. */
-export interface RowPreparation {
-  readonly norms: RowNorms;
-  readonly table: MxArray;
-}
-
-/**
- * Writes k and v (T, Hkv·D) of all rows into a layer of the pool at evaluation, then attends causally through the block
- * tables: q (T, H·D) → (T, H·D). Calls on one pool must depend on each other in the order they write.
- *
- * @param prepare  applied to q and k first; null: they are ready
- */
-export function attention(
-  q: MxArray,
-  k: MxArray,
-  v: MxArray,
-  prepare: RowPreparation | null,
-  pool: Pool,
-  batch: BatchHandle,
-  layer: number,
-  scale: number,
-): MxArray {
-  const handle = kernels().omlx_x_attention(
-    q.ptr,
-    k.ptr,
-    v.ptr,
-    prepare ? prepare.table.ptr : null,
-    prepare ? prepare.norms.ptr : null,
-    pool.ptr,
-    batch.ptr,
-    layer,
-    scale,
-  );
-  return made(handle, q.shape);
-}
-
-/** The largest logits of some rows. Row r has its k entries at [r·k, (r + 1)·k). */
+/** The largest logits of some rows: k ids and logits each, with what normalizes them. */
 export interface Candidates {
-  readonly rows: number;
-  readonly k: number;
   /** Token ids, largest logit first, equal ones by lower id; -1 past the vocabulary. */
   readonly ids: Int32Array;
   /** Raw logits of the ids. */
   readonly values: Float32Array;
-  /** For each row: the largest logit, the log-sum-exp, the log-sum-exp of logits · inverseTemperature. */
-  readonly maxLse: Float32Array;
+  /** Largest logit. NaN here and below: the row has NaN, +inf or nothing finite. */
+  readonly max: number;
+  readonly lse: number;
+  /** Log-sum-exp of logits · inverseTemperature. */
+  readonly lseAtTemperature: number;
 }
 
 /**
- * Top k (1 … 1024) of each row of evaluated, row-major float32 logits (rows, V), with what normalizes them.
+ * Evaluates logits (R, V) and the top k (1 … 1024) of each row in one go.
  *
- * @param inverseTemperature  one for each row
- * @throws {OmlxError} native: a row has NaN, +inf or nothing finite
+ * @param inverseTemperatures  one for each row
  */
 export function candidates(
   logits: MxArray,
-  inverseTemperature: Float32Array,
+  inverseTemperatures: Float32Array,
   k: number,
-): Candidates {
-  const [rows, vocab] = logits.shape as readonly [number, number];
-  if (logits.ndim !== 2 || logits.dtype !== "float32" || inverseTemperature.length !== rows) {
-    throw new RangeError(`candidates: ${logits.dtype} logits of shape [${logits.shape}]`);
-  }
-  const maxLse = new Float32Array(rows * 3);
-  const ids = new Int32Array(rows * k);
-  const values = new Float32Array(rows * k);
-  if (rows > 0) {
-    const data = dataPointer(logits);
-    const call = kernels().omlx_x_candidates;
-    const status = call(data, rows, vocab, inverseTemperature, k, maxLse, ids, values);
-    if (status !== 0) throw nativeError("native");
-  }
-  return { rows, k, ids, values, maxLse };
+): Candidates[] {
+  const inverse = array(inverseTemperatures, [inverseTemperatures.length], "float32");
+  const width = 3 + 2 * k;
+  const heads = made(kernels().omlx_x_candidates(logits.ptr, inverse.ptr, k), [
+    inverseTemperatures.length,
+    width,
+  ]);
+  evaluate(heads);
+  const numbers = toFloat32(heads);
+  const bits = new Int32Array(numbers.buffer);
+  return Array.from(inverseTemperatures, (_, r) => {
+    const at = r * width;
+    return {
+      max: numbers[at] as number,
+      lse: numbers[at + 1] as number,
+      lseAtTemperature: numbers[at + 2] as number,
+      values: numbers.subarray(at + 3, at + 3 + k),
+      ids: bits.subarray(at + 3 + k, at + width),
+    };
+  });
 }
 
 /** Sets the number of kernel threads (0: one for each usable core) and returns it. Not while work is running. */

@@ -208,23 +208,22 @@ export interface CoreSymbols {
 }
 
 /** Digest of these declarations; the library carries its own. */
-export const KERNEL_SIGNATURES = "86a50961105e4c40";
+export const KERNEL_SIGNATURES = "549e8110af56bd36";
 
 export const KERNEL_SYMBOLS = {
   omlx_x_embedding: { args: ["ptr", "ptr", "ptr", "ptr", "i32", "i32"], returns: "ptr" },
   omlx_x_rms_norm: { args: ["ptr", "ptr", "f32"], returns: "ptr" },
   omlx_x_rope_table: { args: ["ptr", "ptr", "f32"], returns: "ptr" },
   omlx_x_rope: { args: ["ptr", "ptr", "i32", "i32"], returns: "ptr" },
-  omlx_x_swiglu: { args: ["ptr", "ptr"], returns: "ptr" },
-  omlx_x_attention: { args: ["ptr", "ptr", "ptr", "ptr", "ptr", "ptr", "ptr", "i32", "f32"], returns: "ptr" },
-  omlx_rows_new: { args: ["ptr", "ptr", "f32", "i32"], returns: "ptr" },
-  omlx_rows_free: { args: ["ptr"], returns: "void" },
+  omlx_x_candidates: { args: ["ptr", "ptr", "i32"], returns: "ptr" },
   omlx_layer_new: { args: ["ptr", "ptr", "ptr", "ptr", "i32", "i32"], returns: "ptr" },
   omlx_layer_free: { args: ["ptr"], returns: "void" },
   omlx_x_linear: { args: ["ptr", "ptr"], returns: "ptr" },
-  omlx_x_project: { args: ["ptr", "ptr", "f32", "ptr", "i32"], returns: "i32" },
-  omlx_x_project_onto: { args: ["ptr", "ptr", "ptr"], returns: "ptr" },
-  omlx_x_mlp: { args: ["ptr", "ptr", "f32", "ptr", "ptr", "ptr"], returns: "ptr" },
+  omlx_stack_new: { args: [], returns: "ptr" },
+  omlx_stack_free: { args: ["ptr"], returns: "void" },
+  omlx_stack_attention: { args: ["ptr", "ptr", "ptr", "ptr", "ptr", "i32", "i32", "i32", "f32", "f32"], returns: "i32" },
+  omlx_stack_mlp: { args: ["ptr", "ptr", "ptr", "ptr", "ptr", "f32"], returns: "i32" },
+  omlx_x_stack: { args: ["ptr", "ptr", "ptr", "i32", "ptr", "ptr"], returns: "ptr" },
   omlx_pool_new: { args: ["i32", "i32", "i32", "i32", "i32"], returns: "ptr" },
   omlx_pool_free: { args: ["ptr"], returns: "void" },
   omlx_pool_bytes: { args: ["ptr"], returns: "f64" },
@@ -233,7 +232,6 @@ export const KERNEL_SYMBOLS = {
   omlx_x_layer_norm: { args: ["ptr", "ptr", "ptr", "ptr", "f32"], returns: "ptr" },
   omlx_x_activate: { args: ["i32", "ptr", "ptr"], returns: "ptr" },
   omlx_x_encode: { args: ["ptr", "ptr", "ptr", "ptr", "i32", "i32", "i32", "f32"], returns: "ptr" },
-  omlx_x_candidates: { args: ["ptr", "i32", "i32", "ptr", "i32", "ptr", "ptr", "ptr"], returns: "i32" },
   omlx_x_threads: { args: ["i32"], returns: "i32" },
   omlx_x_arithmetic: { args: ["i32"], returns: "i32" },
   omlx_x_tier: { args: [], returns: "ptr" },
@@ -244,16 +242,15 @@ export interface KernelSymbols {
   omlx_x_rms_norm(x: PointerArg, w: PointerArg, eps: number): Handle;
   omlx_x_rope_table(positions: PointerArg, invFreq: PointerArg, scale: number): Handle;
   omlx_x_rope(x: PointerArg, table: PointerArg, numHeads: number, traditional: number): Handle;
-  omlx_x_swiglu(gate: PointerArg, up: PointerArg): Handle;
-  omlx_x_attention(q: PointerArg, k: PointerArg, v: PointerArg, table: PointerArg, rows: PointerArg, pool: PointerArg, batch: PointerArg, layer: number, scale: number): Handle;
-  omlx_rows_new(qNorm: PointerArg, kNorm: PointerArg, eps: number, traditional: number): Handle;
-  omlx_rows_free(rows: PointerArg): void;
+  omlx_x_candidates(logits: PointerArg, invTemperature: PointerArg, k: number): Handle;
   omlx_layer_new(w: PointerArg, scales: PointerArg, biases: PointerArg, bias: PointerArg, bits: number, groupSize: number): Handle;
   omlx_layer_free(layer: PointerArg): void;
   omlx_x_linear(x: PointerArg, layer: PointerArg): Handle;
-  omlx_x_project(x: PointerArg, norm: PointerArg, eps: number, layers: PointerArg, n: number): number;
-  omlx_x_project_onto(x: PointerArg, layer: PointerArg, residual: PointerArg): Handle;
-  omlx_x_mlp(x: PointerArg, norm: PointerArg, eps: number, gate: PointerArg, up: PointerArg, down: PointerArg): Handle;
+  omlx_stack_new(): Handle;
+  omlx_stack_free(stack: PointerArg): void;
+  omlx_stack_attention(stack: PointerArg, norm: PointerArg, qNorm: PointerArg, kNorm: PointerArg, layers: PointerArg, layer: number, table: number, traditional: number, eps: number, scale: number): number;
+  omlx_stack_mlp(stack: PointerArg, norm: PointerArg, gate: PointerArg, up: PointerArg, down: PointerArg, eps: number): number;
+  omlx_x_stack(x: PointerArg, stack: PointerArg, tables: PointerArg, nTables: number, pool: PointerArg, batch: PointerArg): Handle;
   omlx_pool_new(layers: number, numBlocks: number, blockTokens: number, kvHeads: number, headDim: number): Handle;
   omlx_pool_free(pool: PointerArg): void;
   omlx_pool_bytes(pool: PointerArg): number;
@@ -262,7 +259,6 @@ export interface KernelSymbols {
   omlx_x_layer_norm(x: PointerArg, residual: PointerArg, w: PointerArg, b: PointerArg, eps: number): Handle;
   omlx_x_activate(activation: number, x: PointerArg, up: PointerArg): Handle;
   omlx_x_encode(q: PointerArg, k: PointerArg, v: PointerArg, spans: PointerArg, kvHeads: number, before: number, after: number, scale: number): Handle;
-  omlx_x_candidates(logits: PointerArg, rows: number, vocab: number, invTemperature: PointerArg, k: number, maxLse: PointerArg, ids: PointerArg, values: PointerArg): number;
   omlx_x_threads(n: number): number;
   omlx_x_arithmetic(arithmetic: number): number;
   omlx_x_tier(): Handle;

@@ -1,10 +1,12 @@
 import type { Batch, KvCache } from "#device/cache";
 import * as mx from "#device/mlx";
 import type {
+  AttentionPart,
   Embedding,
   Kernels,
   Linear,
   LinearWeights,
+  MlpPart,
   Norm,
   NormWeights,
   Rotation,
@@ -29,19 +31,8 @@ export interface Model {
   dispose(): void;
 }
 
-type Attention = (x: mx.MxArray, layer: number, rotate: Rotation, cache: KvCache) => mx.MxArray;
-type Mlp = (x: mx.MxArray) => mx.MxArray;
-
-/** Both parts add to their input. */
-interface Layer {
-  readonly attention: Attention;
-  /** Index into the step's rotations. */
-  readonly rotation: number;
-  readonly mlp: Mlp;
-}
-
 /**
- * The decoder loop over a spec: pre-norm layers of attention and gated MLP, as in mlx-lm's llama, qwen2 and qwen3.
+ * The decoder of a spec: pre-norm layers of attention and gated MLP, as in mlx-lm's llama, qwen2 and qwen3.
  *
  * @throws {OmlxError} model_load naming a tensor that is missing, misshapen or left over
  */
@@ -49,22 +40,20 @@ export function buildDecoder(spec: DecoderSpec, weights: Weights, kernels: Kerne
   const rotations = new RotationTable(kernels);
   const embedMatrix = weights.matrix("model.embed_tokens", spec.vocab, spec.hidden);
   const embed: Embedding = kernels.embedding(embedMatrix);
-  const layers = spec.layers.map(({ mix, ffn }, i): Layer => {
-    const path = `model.layers.${i}`;
-    const norm = (name: string) => normWeights(weights, `${path}.${name}`, spec);
-    return {
-      attention: attention(
-        mix,
-        norm("input_layernorm"),
-        spec,
-        weights,
-        kernels,
-        `${path}.self_attn`,
-      ),
-      rotation: rotations.index(mix),
-      mlp: mlp(ffn, norm("post_attention_layernorm"), spec, weights, kernels, `${path}.mlp`),
-    };
-  });
+  const stack = kernels.stack(
+    spec.layers.flatMap(({ mix, ffn }, layer) => {
+      const path = `model.layers.${layer}`;
+      const norm = (name: string) => normWeights(weights, `${path}.${name}`, spec);
+      const rotation = rotations.index(mix);
+      const before = norm("input_layernorm");
+      const attention = readAttention(mix, before, spec, weights, `${path}.self_attn`);
+      const between = norm("post_attention_layernorm");
+      return [
+        { ...attention, rotation, layer },
+        readMlp(ffn, between, spec, weights, `${path}.mlp`),
+      ];
+    }),
+  );
   const last = normWeights(weights, "model.norm", spec);
   const finalNorm: Norm = kernels.rmsNorm(last.weight, last.eps);
   const head: Linear = kernels.linear(
@@ -84,11 +73,7 @@ export function buildDecoder(spec: DecoderSpec, weights: Weights, kernels: Kerne
       const positions = mx.array(batch.positions, [numRows], "int32");
       const rotation = rotations.at(positions);
       cache.begin(batch);
-      let x = embed(mx.array(batch.ids, [numRows], "int32")); // (T, E)
-      layers.forEach((layer, i) => {
-        x = layer.attention(x, i, rotation[layer.rotation] as Rotation, cache);
-        x = layer.mlp(x);
-      });
+      let x = stack(embed(mx.array(batch.ids, [numRows], "int32")), rotation, cache); // (T, E)
       const needed = batch.logitRows.length;
       if (needed === 0) {
         mx.evaluate(x);
@@ -104,68 +89,48 @@ export function buildDecoder(spec: DecoderSpec, weights: Weights, kernels: Kerne
   };
 }
 
-function attention(
+function readAttention(
   spec: AttentionSpec,
   norm: NormWeights,
-  { hidden, eps }: DecoderSpec,
+  { hidden }: DecoderSpec,
   weights: Weights,
-  kernels: Kernels,
   path: string,
-): Attention {
-  const { heads, kvHeads, headDim, scale } = spec;
+): Omit<AttentionPart, "rotation" | "layer"> {
+  const { heads, kvHeads, headDim, scale, ropeTraditional: traditional } = spec;
   const read = (name: string, rows: number, columns: number, biased: boolean) =>
     linearWeights(weights, `${path}.${name}`, rows, columns, biased);
   const qkvBias = spec.bias !== "none";
-  const project = kernels.project(norm, [
-    read("q_proj", heads * headDim, hidden, qkvBias),
-    read("k_proj", kvHeads * headDim, hidden, qkvBias),
-    read("v_proj", kvHeads * headDim, hidden, qkvBias),
-  ]);
-  const projectOnto = kernels.projectOnto(
-    read("o_proj", hidden, heads * headDim, spec.bias === "all"),
-  );
-  const weightOf = (name: string) =>
+  const headNorm = (name: string) =>
     spec.qkNorm ? weights.take(`${path}.${name}.weight`, [headDim]) : null;
-  const qWeight = weightOf("q_norm");
-  const kWeight = weightOf("k_norm");
-  const rowNorms = kernels.rowNorms(qWeight, kWeight, eps, spec.ropeTraditional);
-  const perHead = (weight: mx.MxArray | null): Norm => {
-    if (!weight) return (x) => x;
-    const normalize = kernels.rmsNorm(weight, eps);
-    return (x) => {
-      const [rows = 0, width = 0] = x.shape;
-      return mx.reshape(normalize(mx.reshape(x, [rows, width / headDim, headDim])), [rows, width]);
-    };
-  };
-  const qNorm = perHead(qWeight);
-  const kNorm = perHead(kWeight);
-  return (x, layer, { rotate, table }, cache) => {
-    // (T, H*D), (T, K*D) and (T, K*D)
-    const [q, k, v] = project(x) as readonly [mx.MxArray, mx.MxArray, mx.MxArray];
-    if (rowNorms && table) {
-      return projectOnto(cache.attend(layer, q, k, v, scale, { norms: rowNorms, table }), x);
-    }
-    const rotated = [rotate(qNorm(q), heads), rotate(kNorm(k), kvHeads)] as const;
-    return projectOnto(cache.attend(layer, ...rotated, v, scale, null), x);
+  return {
+    kind: "attention",
+    norm,
+    q: read("q_proj", heads * headDim, hidden, qkvBias),
+    k: read("k_proj", kvHeads * headDim, hidden, qkvBias),
+    v: read("v_proj", kvHeads * headDim, hidden, qkvBias),
+    o: read("o_proj", hidden, heads * headDim, spec.bias === "all"),
+    qNorm: headNorm("q_norm"),
+    kNorm: headNorm("k_norm"),
+    ...{ heads, kvHeads, headDim, scale, traditional },
   };
 }
 
-function mlp(
+function readMlp(
   spec: MlpSpec,
   norm: NormWeights,
   { hidden }: DecoderSpec,
   weights: Weights,
-  kernels: Kernels,
   path: string,
-): Mlp {
+): MlpPart {
   const read = (name: string, rows: number, columns: number) =>
     linearWeights(weights, `${path}.${name}`, rows, columns, spec.bias);
-  return kernels.mlp(
+  return {
+    kind: "mlp",
     norm,
-    read("gate_proj", spec.hidden, hidden),
-    read("up_proj", spec.hidden, hidden),
-    read("down_proj", hidden, spec.hidden),
-  );
+    gate: read("gate_proj", spec.hidden, hidden),
+    up: read("up_proj", spec.hidden, hidden),
+    down: read("down_proj", hidden, spec.hidden),
+  };
 }
 
 function linearWeights(

@@ -1,3 +1,4 @@
+import { ContiguousCache, type KvCache, PagedCache } from "#device/cache";
 import * as mx from "#device/mlx";
 import type { RopeFrequencies } from "./rope.ts";
 
@@ -35,13 +36,52 @@ export type Norm = (x: mx.MxArray) => mx.MxArray;
 export interface Rotation {
   /** x (T, heads*D) → same, rotated by each row's position */
   rotate(x: mx.MxArray, heads: number): mx.MxArray;
-  /** What the attention kernel rotates by, where it does so itself. */
+  /** What the native stack rotates by; null in the stock form. */
   readonly table: mx.MxArray | null;
 }
 
+/** One of the parts that a decoder's layers are made of; each adds to its input x (T, E), n = norm(x). */
+export type DecoderPart = AttentionPart | MlpPart;
+
+/** x + o(attention(q(n), k(n), v(n))) */
+export interface AttentionPart {
+  readonly kind: "attention";
+  readonly norm: NormWeights;
+  readonly q: LinearWeights;
+  readonly k: LinearWeights;
+  readonly v: LinearWeights;
+  readonly o: LinearWeights;
+  /** RMS norms of each head's query and key (D), with the same eps; null: none. */
+  readonly qNorm: mx.MxArray | null;
+  readonly kNorm: mx.MxArray | null;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  /** Multiplies q·k. */
+  readonly scale: number;
+  /** Index into the step's rotations, and the pairs that it rotates. */
+  readonly rotation: number;
+  readonly traditional: boolean;
+  /** Of the cache. */
+  readonly layer: number;
+}
+
+/** x + down(silu(gate(n)) · up(n)) */
+export interface MlpPart {
+  readonly kind: "mlp";
+  readonly norm: NormWeights;
+  readonly gate: LinearWeights;
+  readonly up: LinearWeights;
+  readonly down: LinearWeights;
+}
+
+/** A step's rows x (T, E) through all parts → (T, E); their keys and values go into the cache, which has begun the step. */
+export type Stack = (x: mx.MxArray, rotations: readonly Rotation[], cache: KvCache) => mx.MxArray;
+
 /**
- * The fused operations, in two forms: own CPU kernels (native) and stock MLX (any device, the definition of correct).
- * Weights are bound once, at load; what a form keeps beyond them it adds to `owned`.
+ * The fused operations, in two forms: own CPU kernels (native, on a PagedCache) and stock MLX (any device, on a
+ * ContiguousCache; the definition of correct). Weights are bound once, at load; what a form keeps beyond them it frees
+ * in `dispose`.
  */
 export interface Kernels {
   /**
@@ -58,32 +98,7 @@ export interface Kernels {
     headDim: number,
     traditional: boolean,
   ): (positions: mx.MxArray) => Rotation;
-  /**
-   * Norms of the heads of queries and keys, and their rotation, as a part of attention; null where attention has no such
-   * part: then they are operations of their own.
-   */
-  rowNorms(
-    qNorm: mx.MxArray | null,
-    kNorm: mx.MxArray | null,
-    eps: number,
-    traditional: boolean,
-  ): mx.native.RowNorms | null;
-  /** Linear layers of the normed input. */
-  project(
-    norm: NormWeights,
-    layers: readonly LinearWeights[],
-  ): (x: mx.MxArray) => readonly mx.MxArray[];
-  /** residual + linear(x) */
-  projectOnto(layer: LinearWeights): (x: mx.MxArray, residual: mx.MxArray) => mx.MxArray;
-  /** x + down(silu(gate(n)) * up(n)), n = norm(x) */
-  mlp(
-    norm: NormWeights,
-    gate: LinearWeights,
-    up: LinearWeights,
-    down: LinearWeights,
-  ): (x: mx.MxArray) => mx.MxArray;
-  /** silu(gate) * up */
-  swiglu(gate: mx.MxArray, up: mx.MxArray): mx.MxArray;
+  stack(parts: readonly DecoderPart[]): Stack;
   /** Frees what the bound weights needed beyond the file's own tensors. */
   dispose(): void;
 }
@@ -94,8 +109,8 @@ export interface Kernels {
  */
 export function nativeKernels(): Kernels {
   const owned: mx.MxArray[] = [];
-  const norms: mx.native.RowNorms[] = [];
   const layers: mx.native.Layer[] = [];
+  const stacks: mx.native.Stack[] = [];
   const bind = ({ matrix: m, bias }: LinearWeights): mx.native.Layer => {
     const { weight, scales, biases, bits, groupSize } = m;
     const layer = mx.native.layerNew(weight, scales, biases, bias, bits, groupSize);
@@ -124,33 +139,31 @@ export function nativeKernels(): Kernels {
         return { rotate, table };
       };
     },
-    rowNorms(qNorm, kNorm, eps, traditional) {
-      const made = mx.native.rowNormsNew(qNorm, kNorm, eps, traditional);
-      norms.push(made);
-      return made;
-    },
-    project(norm, all) {
-      const bound = all.map(bind);
-      return (x) => mx.native.project(x, norm.weight, norm.eps, bound);
-    },
-    projectOnto(layer) {
-      const bound = bind(layer);
-      return (x, residual) => mx.native.projectOnto(x, bound, residual);
-    },
-    mlp(norm, gate, up, down) {
-      const [g, u, d] = [bind(gate), bind(up), bind(down)];
-      if (gate.bias || up.bias) {
-        return (x) => {
-          const [a, b] = mx.native.project(x, norm.weight, norm.eps, [g, u]);
-          return mx.native.projectOnto(mx.native.swiglu(a as mx.MxArray, b as mx.MxArray), d, x);
-        };
+    stack(parts) {
+      const stack = mx.native.stackNew();
+      stacks.push(stack);
+      for (const part of parts) {
+        const norm = part.norm.weight;
+        const { eps } = part.norm;
+        if (part.kind === "mlp") {
+          const { gate, up, down } = part;
+          const bound = { gate: bind(gate), up: bind(up), down: bind(down) };
+          mx.native.stackMlp(stack, { norm, eps, ...bound });
+        } else {
+          const { q, k, v, o, rotation: table } = part;
+          const bound = { q: bind(q), k: bind(k), v: bind(v), o: bind(o) };
+          mx.native.stackAttention(stack, { ...part, norm, eps, ...bound, table });
+        }
       }
-      return (x) => mx.native.mlp(x, norm.weight, norm.eps, g, u, d);
+      return (x, rotations, cache) => {
+        if (!(cache instanceof PagedCache)) throw new Error("the CPU kernels need a PagedCache");
+        const tables = rotations.map(({ table }) => table as mx.MxArray);
+        return cache.through(stack, x, tables);
+      };
     },
-    swiglu: (gate, up) => mx.native.swiglu(gate, up),
     dispose() {
       freeAll(owned);
-      for (const made of norms.splice(0)) mx.native.rowNormsFree(made);
+      for (const stack of stacks.splice(0)) mx.native.stackFree(stack);
       for (const layer of layers.splice(0)) mx.native.layerFree(layer);
     },
   };
@@ -245,31 +258,63 @@ export function stockKernels(dtype: mx.Dtype): Kernels {
         table: null,
       });
     },
-    rowNorms: () => null,
-    project(norm, layers) {
-      const normed = kernels.rmsNorm(norm.weight, norm.eps);
-      const linears = layers.map(({ matrix, bias }) => kernels.linear(matrix, bias));
-      return (x) => {
-        const n = normed(x);
-        return linears.map((linear) => linear(n));
+    stack(parts) {
+      const made = parts.map((part) =>
+        part.kind === "mlp" ? stockMlp(part, kernels) : stockAttention(part, kernels),
+      );
+      return (x, rotations, cache) => {
+        if (!(cache instanceof ContiguousCache))
+          throw new Error("stock MLX needs a ContiguousCache");
+        return made.reduce((y, part) => part(y, rotations, cache), x);
       };
     },
-    projectOnto({ matrix, bias }) {
-      const linear = kernels.linear(matrix, bias);
-      return (x, residual) => mx.add(residual, linear(x));
-    },
-    mlp(norm, gate, up, down) {
-      const inner = kernels.project(norm, [gate, up]);
-      const outer = kernels.projectOnto(down);
-      return (x) => {
-        const [g, u] = inner(x);
-        return outer(kernels.swiglu(g as mx.MxArray, u as mx.MxArray), x);
-      };
-    },
-    swiglu: (gate, up) => mx.multiply(mx.multiply(gate, mx.sigmoid(gate)), up),
     dispose: () => freeAll(owned),
   };
   return kernels;
+}
+
+type StockPart = (
+  x: mx.MxArray,
+  rotations: readonly Rotation[],
+  cache: ContiguousCache,
+) => mx.MxArray;
+
+function stockAttention(part: AttentionPart, kernels: Kernels): StockPart {
+  const { heads, kvHeads, headDim, layer, scale } = part;
+  const { eps } = part.norm;
+  const normalize = kernels.rmsNorm(part.norm.weight, eps);
+  const [toQ, toK, toV, toOut] = [part.q, part.k, part.v, part.o].map(({ matrix, bias }) =>
+    kernels.linear(matrix, bias),
+  ) as [Linear, Linear, Linear, Linear];
+  const perHead = (weight: mx.MxArray | null): Norm => {
+    if (!weight) return (x) => x;
+    const norm = kernels.rmsNorm(weight, eps);
+    return (x) => {
+      const [rows = 0, width = 0] = x.shape;
+      return mx.reshape(norm(mx.reshape(x, [rows, width / headDim, headDim])), [rows, width]);
+    };
+  };
+  const qNorm = perHead(part.qNorm);
+  const kNorm = perHead(part.kNorm);
+  return (x, rotations, cache) => {
+    const { rotate } = rotations[part.rotation] as Rotation;
+    const n = normalize(x);
+    const q = rotate(qNorm(toQ(n)), heads); // (T, H*D)
+    const k = rotate(kNorm(toK(n)), kvHeads); // (T, K*D)
+    return mx.add(x, toOut(cache.attend(layer, q, k, toV(n), scale)));
+  };
+}
+
+function stockMlp({ norm, gate, up, down }: MlpPart, kernels: Kernels): StockPart {
+  const normalize = kernels.rmsNorm(norm.weight, norm.eps);
+  const [toGate, toUp, toDown] = [gate, up, down].map(({ matrix, bias }) =>
+    kernels.linear(matrix, bias),
+  ) as [Linear, Linear, Linear];
+  return (x) => {
+    const n = normalize(x);
+    const g = toGate(n);
+    return mx.add(x, toDown(mx.multiply(mx.multiply(g, mx.sigmoid(g)), toUp(n))));
+  };
 }
 
 /** Multiplies the rotated dimensions alone, as mlx-lm does for yarn. */

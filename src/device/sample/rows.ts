@@ -1,4 +1,3 @@
-import { OmlxError } from "#core/contract";
 import * as mx from "#device/mlx";
 import { type Candidates, candidatesOf, NUM_CANDIDATES, type Rank } from "./candidates.ts";
 import type { LogitRow } from "./sampler.ts";
@@ -20,9 +19,9 @@ export function readRows(
   inverseTemperatures: readonly number[],
   isNative: boolean,
 ): LogitRow[] {
-  mx.evaluate(logits);
-  const heads = isNative ? nativeHeads(logits, Float32Array.from(inverseTemperatures)) : null;
-  return heads ?? plainRows(logits, inverseTemperatures);
+  return isNative
+    ? nativeRows(logits, Float32Array.from(inverseTemperatures))
+    : plainRows(logits, inverseTemperatures);
 }
 
 function plainRows(logits: mx.MxArray, inverseTemperatures: readonly number[]): LogitRow[] {
@@ -35,40 +34,25 @@ function plainRows(logits: mx.MxArray, inverseTemperatures: readonly number[]): 
   });
 }
 
-/** null: some row cannot be ranked; the plain way tells which. */
-function nativeHeads(logits: mx.MxArray, inverseTemperatures: Float32Array): LogitRow[] | null {
-  const [numRows = 0, vocabSize = 0] = logits.shape;
+function nativeRows(logits: mx.MxArray, inverseTemperatures: Float32Array): LogitRow[] {
+  const vocabSize = logits.shape[1] as number;
   const count = Math.min(NUM_CANDIDATES, vocabSize);
-  let found: mx.native.Candidates;
-  try {
-    found = mx.native.candidates(logits, inverseTemperatures, count);
-  } catch (error) {
-    if (error instanceof OmlxError && error.code === "native") return null;
-    throw error;
-  }
-  return Array.from({ length: numRows }, (_, r) => {
+  return mx.native.candidates(logits, inverseTemperatures, count).map((head, r) => {
     let copy: Float32Array | undefined;
     const full = () => {
       copy ??= mx.toFloat32(mx.slice(logits, [r, 0], [r + 1, vocabSize]));
       return copy;
     };
-    return { ...headAt(found, r), vocabSize, full, rank: nativeRank };
+    return { ...head, vocabSize, full, rank: nativeRank };
   });
 }
-
-const headAt = ({ k, ids, values, maxLse }: mx.native.Candidates, r: number): Candidates => ({
-  max: maxLse[3 * r] as number,
-  lse: maxLse[3 * r + 1] as number,
-  lseAtTemperature: maxLse[3 * r + 2] as number,
-  ids: ids.subarray(r * k, (r + 1) * k),
-  values: values.subarray(r * k, (r + 1) * k),
-});
 
 const nativeRank: Rank = (logits, inverseTemperature, count) => {
   if (count > MAX_NATIVE) return candidatesOf(logits, inverseTemperature, count);
   return mx.scope(() => {
     const row = mx.array(logits, [1, logits.length], "float32");
     const size = Math.min(count, logits.length);
-    return headAt(mx.native.candidates(row, Float32Array.of(inverseTemperature), size), 0);
+    const [head] = mx.native.candidates(row, Float32Array.of(inverseTemperature), size);
+    return head as Candidates;
   });
 };

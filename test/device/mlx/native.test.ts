@@ -73,13 +73,14 @@ describe("CPU kernels", () => {
     });
   }
 
-  scoped("rmsNorm() and swiglu()", () => {
+  scoped("rmsNorm() and activate()", () => {
     const x = f32(numbers(2 * 48, 1), [2, 48]);
     const w = f32(numbers(48, 2), [48]);
     expectClose(mx.native.rmsNorm(x, w, 1e-6), mx.fast.rmsNorm(x, w, 1e-6), 5);
     expectClose(mx.native.rmsNorm(x, null, 1e-6), mx.fast.rmsNorm(x, null, 1e-6), 5);
     const up = f32(numbers(2 * 48, 3), [2, 48]);
-    expectClose(mx.native.swiglu(x, up), mx.multiply(mx.multiply(x, mx.sigmoid(x)), up), 5);
+    const silu = mx.multiply(mx.multiply(x, mx.sigmoid(x)), up);
+    expectClose(mx.native.activate("silu", x, up), silu, 5);
   });
 
   for (const traditional of [false, true]) {
@@ -112,8 +113,8 @@ describe("CPU kernels", () => {
     );
   }
 
-  test("attention() through block tables is causal attention over what the pool holds", () => {
-    const [H, K, D, P] = [4, 2, 16, 16];
+  test("stack() through block tables is a decoder's layers over what the pool holds", () => {
+    const [E, H, K, D, P, F] = [32, 4, 2, 16, 16, 48];
     const before = mx.liveArrays();
     const pool = mx.native.poolNew({
       layers: 2,
@@ -124,46 +125,91 @@ describe("CPU kernels", () => {
     });
     expect(mx.native.poolBytes(pool)).toBe(2 * 4 * K * (P * D * 2 * 2 + P * 2 * 4));
     const total = 20;
-    const q = numbers(total * H * D, 1);
-    const k = numbers(total * K * D, 2);
-    const v = numbers(total * K * D, 3);
-    const rows = (data: number[], from: number, to: number, width: number) =>
-      f32(data.slice(from * width, to * width), [to - from, width]);
+    const stack = mx.native.stackNew();
+    const eps = 1e-5;
+    const inverse = [1, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02];
     const found: number[] = [];
+    const data = numbers(total * E, 1);
+    mx.scope(() => {
+      const matrix = (seed: number, rows: number, columns: number) =>
+        f32(
+          numbers(rows * columns, seed).map((v) => v / 4),
+          [rows, columns],
+        );
+      const [wq, wk, wv] = [matrix(2, H * D, E), matrix(3, K * D, E), matrix(4, K * D, E)];
+      const [wo, wg, wu, wd] = [
+        matrix(5, E, H * D),
+        matrix(6, F, E),
+        matrix(7, F, E),
+        matrix(8, E, F),
+      ];
+      const [norm, qNorm] = [f32(numbers(E, 9), [E]), f32(numbers(D, 10), [D])];
+      const bound = [wq, wk, wv, wo, wg, wu, wd].map((w) =>
+        mx.native.layerNew(w, null, null, null, 0, 0),
+      );
+      const [q, k, v, o, gate, up, down] = bound as [
+        ...[mx.native.Layer, mx.native.Layer, mx.native.Layer, mx.native.Layer],
+        ...[mx.native.Layer, mx.native.Layer, mx.native.Layer],
+      ];
+      const rest = { table: 0, traditional: false, layer: 1, scale: 0.25 };
+      mx.native.stackAttention(stack, { norm, eps, q, k, v, o, qNorm, kNorm: null, ...rest });
+      mx.native.stackMlp(stack, { norm, eps, gate, up, down });
+      for (const layer of bound) mx.native.layerFree(layer);
+
+      const x = f32(data, [total, E]);
+      const times = (a: mx.MxArray, w: mx.MxArray) => mx.matmul(a, mx.transpose(w, [1, 0]));
+      const n = mx.fast.rmsNorm(x, norm, eps);
+      const heads = (a: mx.MxArray, count: number) =>
+        mx.transpose(mx.reshape(a, [1, total, count, D]), [0, 2, 1, 3]);
+      const rotated = (a: mx.MxArray) =>
+        mx.fast.rope(a, {
+          dims: D,
+          traditional: false,
+          scale: 1,
+          offset: mx.array([0], [1], "int32"),
+          freqs: f32(
+            inverse.map((value) => 1 / value),
+            [D / 2],
+          ),
+          base: null,
+        });
+      const mixed = mx.fast.scaledDotProductAttention(
+        rotated(mx.fast.rmsNorm(heads(times(n, wq), H), qNorm, eps)),
+        rotated(heads(times(n, wk), K)),
+        heads(times(n, wv), K),
+        { scale: 0.25, mask: "causal" },
+      );
+      const rows = mx.reshape(mx.transpose(mixed, [0, 2, 1, 3]), [total, H * D]);
+      const y = mx.add(x, times(rows, wo));
+      const m = mx.fast.rmsNorm(y, norm, eps);
+      const g = times(m, wg);
+      const inner = mx.multiply(mx.multiply(g, mx.sigmoid(g)), times(m, wu));
+      found.push(...mx.toFloat32(mx.add(y, times(inner, wd))));
+    });
     // two chunks, the second over a block border
-    for (const [from, to] of [
+    const chunks = [
       [0, 13],
       [13, total],
-    ] as const) {
+    ] as const;
+    for (const [from, to] of chunks) {
       mx.scope(() => {
         const batch = mx.native.batchNew(Int32Array.of(0, to - from, from, 0), Int32Array.of(3, 1));
-        const out = mx.native.attention(
-          rows(q, from, to, H * D),
-          rows(k, from, to, K * D),
-          rows(v, from, to, K * D),
-          null,
-          pool,
-          batch,
+        const positions = Int32Array.from({ length: to - from }, (_, i) => from + i);
+        const table = mx.native.ropeTable(
+          mx.array(positions, [to - from], "int32"),
+          f32(inverse, [D / 2]),
           1,
-          0.25,
         );
+        const x = f32(data.slice(from * E, to * E), [to - from, E]);
+        const out = mx.native.stack(x, stack, [table], pool, batch);
         mx.native.batchFree(batch);
-        found.push(...mx.toFloat32(consistent(out)));
+        const want = found.slice(from * E, to * E);
+        mx.toFloat32(consistent(out)).forEach((value, i) => {
+          expect(value).toBeCloseTo(want[i] as number, 3);
+        });
       });
     }
-    mx.scope(() => {
-      const heads = (data: number[], n: number) =>
-        mx.transpose(f32(data, [1, total, n, D]), [0, 2, 1, 3]);
-      const stock = mx.fast.scaledDotProductAttention(heads(q, H), heads(k, K), heads(v, K), {
-        scale: 0.25,
-        mask: "causal",
-      });
-      const want = mx.toFloat32(mx.transpose(stock, [0, 2, 1, 3]));
-      expect(found.length).toBe(want.length);
-      found.forEach((value, i) => {
-        expect(value).toBeCloseTo(want[i] as number, 3);
-      });
-    });
+    mx.native.stackFree(stack);
     mx.native.poolFree(pool);
     expect(mx.liveArrays()).toBe(before);
   });
@@ -172,18 +218,19 @@ describe("CPU kernels", () => {
     const [rows, vocab, k] = [2, 300, 8];
     const data = numbers(rows * vocab, 9).map((v) => v * 10);
     const logits = f32(data, [rows, vocab]);
-    const { ids, values, maxLse } = mx.native.candidates(logits, Float32Array.of(1, 0.5), k);
-    for (let r = 0; r < rows; r++) {
+    const found = mx.native.candidates(logits, Float32Array.of(1, 0.5), k);
+    expect(found.length).toBe(rows);
+    for (const [r, { ids, values, max, lse, lseAtTemperature }] of found.entries()) {
       const row = data.slice(r * vocab, (r + 1) * vocab).map(Math.fround);
       const order = row
         .map((_, i) => i)
         .sort((a, b) => (row[b] as number) - (row[a] as number) || a - b);
-      expect(Array.from(ids.subarray(r * k, (r + 1) * k))).toEqual(order.slice(0, k));
-      expect(values[r * k]).toBe(row[order[0] as number] as number);
-      const lse = (t: number) => Math.log(row.reduce((s, v) => s + Math.exp(v * t), 0));
-      expect(maxLse[r * 3]).toBe(Math.max(...row));
-      expect(maxLse[r * 3 + 1] as number).toBeCloseTo(lse(1), 4);
-      expect(maxLse[r * 3 + 2] as number).toBeCloseTo(lse(r === 0 ? 1 : 0.5), 4);
+      expect([...ids]).toEqual(order.slice(0, k));
+      expect([...values]).toEqual(order.slice(0, k).map((id) => row[id] as number));
+      const sum = (t: number) => Math.log(row.reduce((s, v) => s + Math.exp(v * t), 0));
+      expect(max).toBe(Math.max(...row));
+      expect(lse).toBeCloseTo(sum(1), 4);
+      expect(lseAtTemperature).toBeCloseTo(sum(r === 0 ? 1 : 0.5), 4);
     }
   });
 
@@ -195,9 +242,8 @@ describe("CPU kernels", () => {
     const bad = mx.native.embedding(mx.array([9], [1], "int32"), x, null, null, 0, 0);
     expect(() => mx.evaluate(bad)).toThrow();
     const nan = f32([Number.NaN, 1], [1, 2]);
-    expect(() => mx.native.candidates(nan, Float32Array.of(1), 2)).toThrow("row 0");
-    expect(() => mx.native.candidates(mx.zeros([2], "float32"), Float32Array.of(1), 2)).toThrow(
-      "shape [2]",
-    );
+    expect(mx.native.candidates(nan, Float32Array.of(1), 2)[0]?.lse).toBeNaN();
+    const flat = mx.zeros([2], "float32");
+    expect(() => mx.native.candidates(flat, Float32Array.of(1), 2)).toThrow("got shape (2)");
   });
 });
