@@ -1,5 +1,7 @@
 /** Wall-clock limit of one prefill chunk, whatever the options say: it bounds how late a cancel is seen. */
 const MAX_CHUNK_MS = 250;
+/** So much longer may a chunk take while no answer runs: more rows at once take less time each. */
+const ALONE_FACTOR = 2;
 /** The first chunk, before any speed is known. */
 const FIRST_CHUNK = 32;
 /** Chunks never get smaller, however slow the machine. */
@@ -17,6 +19,7 @@ const MAX_DEBT_MS = 500;
  */
 export class Pace {
   readonly #targetMs: number;
+  readonly #aloneMs: number;
   readonly #maxRows: number;
   /** Prefill rows per ms; 0: not measured yet. */
   #rowsPerMs = 0;
@@ -25,6 +28,7 @@ export class Pace {
 
   constructor(targetMs: number, maxRows: number) {
     this.#targetMs = Math.min(targetMs, MAX_CHUNK_MS);
+    this.#aloneMs = Math.min(ALONE_FACTOR * targetMs, MAX_CHUNK_MS);
     this.#maxRows = maxRows;
   }
 
@@ -32,7 +36,8 @@ export class Pace {
   chunkRows(decodeRows: number): number {
     if (decodeRows === 0) this.#debtMs = 0;
     if (this.#debtMs > 0) return 0;
-    const wanted = this.#rowsPerMs ? Math.floor(this.#rowsPerMs * this.#targetMs) : FIRST_CHUNK;
+    const targetMs = this.#targetFor(decodeRows);
+    const wanted = this.#rowsPerMs ? Math.floor(this.#rowsPerMs * targetMs) : FIRST_CHUNK;
     const even = wanted > 64 ? wanted - (wanted % 16) : wanted;
     return Math.max(MIN_CHUNK, Math.min(even, this.#maxRows - decodeRows));
   }
@@ -47,15 +52,20 @@ export class Pace {
     const decodeMs = decodeRows > 0 ? Math.min(this.#decodeMs, 0.9 * elapsedMs) : 0;
     const prefillMs = Math.max(elapsedMs - decodeMs, 0.01);
     const measured = prefillRows / prefillMs;
-    const expected = this.#rowsPerMs * this.#targetMs;
+    const targetMs = this.#targetFor(decodeRows);
+    const expected = this.#rowsPerMs * targetMs;
     if (this.#rowsPerMs === 0) this.#rowsPerMs = measured;
     else if (measured > this.#rowsPerMs) this.#rowsPerMs = 0.25 * this.#rowsPerMs + 0.75 * measured;
     // A small chunk is slow per row and says little about a full one.
-    else if (prefillRows >= 0.5 * expected || prefillMs > this.#targetMs)
+    else if (prefillRows >= 0.5 * expected || prefillMs > targetMs)
       this.#rowsPerMs = 0.5 * this.#rowsPerMs + 0.5 * measured;
     if (decodeRows > 0) {
       const debt = (prefillMs * DECODE_SHARE) / (1 - DECODE_SHARE);
       this.#debtMs = Math.min(MAX_DEBT_MS, this.#debtMs + debt);
     }
+  }
+
+  #targetFor(decodeRows: number): number {
+    return decodeRows === 0 ? this.#aloneMs : this.#targetMs;
   }
 }

@@ -276,7 +276,7 @@ export const SETTINGS = {
     default: 100,
     schema: int(1, 250),
     value: "MS",
-    doc: "Time that one piece of a prompt may take before running answers go on.",
+    doc: "Time that one piece of a prompt may take before running answers go on; twice that while none runs.",
   }),
   stallTimeoutMs: setting({
     flag: "--stall-timeout-ms",
