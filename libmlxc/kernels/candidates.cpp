@@ -1,6 +1,8 @@
 // Top candidates and log-sum-exp of logits rows.
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <functional>
 #include <limits>
 #include <vector>
@@ -19,6 +21,12 @@ struct BlockPart {
   float sum[2];  // of exp((x - max)), of exp((x - max) * inverse temperature)
   int found;
 };
+
+/// Bits of x in an order that rises with x; zeros of both signs are one.
+uint32_t ascending(float x) {
+  const uint32_t bits = std::bit_cast<uint32_t>(x + 0.0f);
+  return bits >> 31 ? ~bits : bits | 0x80000000u;
+}
 
 }  // namespace
 
@@ -102,12 +110,15 @@ void candidates(const float* logits, int rows, int vocab, const float* inv_tempe
                   static_cast<float>(double(largest[r]) * inv_temperature[r] + std::log(sum[1]))};
     else stats[r] = {NONE, NONE, NONE};
 
-    const auto before = [x](int a, int b) { return x[a] != x[b] ? x[a] > x[b] : a < b; };
+    // As one number that falls with the logit and then rises with the id.
+    std::vector<uint64_t> keys(size_t(count), 0);
+    for (int i = 0; i < count; i++) keys[size_t(i)] = uint64_t(~ascending(x[list[i]])) << 32 | uint32_t(list[i]);
     const int known = std::min(top, count);
-    std::partial_sort(list, list + known, list + count, before);
+    if (known < count) std::nth_element(keys.begin(), keys.begin() + known, keys.end());
+    std::sort(keys.begin(), keys.begin() + known);
     for (int i = 0; i < k; i++) {
-      ids[r * k + i] = i < known ? list[i] : -1;
-      values[r * k + i] = i < known ? x[list[i]] : LOWEST;
+      ids[r * k + i] = i < known ? int(uint32_t(keys[size_t(i)])) : -1;
+      values[r * k + i] = i < known ? x[ids[r * k + i]] : LOWEST;
     }
   });
 }

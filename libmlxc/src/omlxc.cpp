@@ -38,6 +38,14 @@ int failed(const char* text) {
   return -1;
 }
 
+/// The bytes of an evaluated, row-major array.
+int copy_out(mlx_array array, void* out, double bytes) {
+  const size_t size = mlx_array_nbytes(array);
+  if (static_cast<double>(size) != bytes) return failed("the buffer does not have the array's size");
+  if (size > 0) std::memcpy(out, mlx_array_data_uint8(array), size);
+  return 0;
+}
+
 mlx_array as_array(void* handle) {
   return mlx_array{handle};
 }
@@ -291,16 +299,19 @@ int omlx_read(void* array, int dtype, void* out, double bytes) {
   const mlx_dtype wanted = static_cast<mlx_dtype>(dtype);
   Temp cast;
   Temp dense;
-  int status = mlx_array_dtype(source) == wanted
+  bool ready = false;
+  bool plain = false;
+  int status = _mlx_array_is_available(&ready, source);
+  if (status == 0 && ready) status = _mlx_array_is_row_contiguous(&plain, source);
+  if (status != 0) return -1;
+  if (plain && mlx_array_dtype(source) == wanted) return copy_out(source, out, bytes);  // nothing to evaluate
+  status = mlx_array_dtype(source) == wanted
       ? mlx_array_set(&cast.value, source)
       : mlx_astype(&cast.value, source, wanted, stream());
   if (status == 0) status = mlx_contiguous(&dense.value, cast.value, false, stream());
   if (status == 0) status = mlx_array_eval(dense.value);
   if (status != 0) return -1;
-  const size_t size = mlx_array_nbytes(dense.value);
-  if (static_cast<double>(size) != bytes) return failed("the buffer does not have the array's size");
-  if (size > 0) std::memcpy(out, mlx_array_data_uint8(dense.value), size);
-  return 0;
+  return copy_out(dense.value, out, bytes);
 }
 
 void* omlx_data(void* array) {

@@ -5,7 +5,7 @@
 import { OmlxError } from "#core/contract";
 import { array, type MxArray, wrap } from "./array.ts";
 import { nativeError, textAt } from "./error.ts";
-import { evaluate, putHandles, toFloat32 } from "./eval.ts";
+import { evaluate, putHandles, readFloat32 } from "./eval.ts";
 import { currentDevice, kernelSymbols } from "./library.ts";
 import * as scratch from "./scratch.ts";
 import type { KernelSymbols } from "./symbols.gen.ts";
@@ -370,16 +370,18 @@ export function candidates(
     width,
   ]);
   evaluate(heads);
-  const numbers = toFloat32(heads);
-  const bits = new Int32Array(numbers.buffer);
+  const { BYTES_PER_ELEMENT: size } = Float32Array;
+  const memory = new ArrayBuffer(inverseTemperatures.length * width * size);
+  const numbers = new Float32Array(memory);
+  readFloat32(heads, numbers);
   return Array.from(inverseTemperatures, (_, r) => {
     const at = r * width;
     return {
       max: numbers[at] as number,
       lse: numbers[at + 1] as number,
       lseAtTemperature: numbers[at + 2] as number,
-      values: numbers.subarray(at + 3, at + 3 + k),
-      ids: bits.subarray(at + 3 + k, at + width),
+      values: new Float32Array(memory, (at + 3) * size, k),
+      ids: new Int32Array(memory, (at + 3 + k) * size, k),
     };
   });
 }

@@ -27,8 +27,10 @@ import { applyEffects, step } from "./step.ts";
 const TELL_MS = 200;
 /** How often an engine that only compiles grammars shows that it lives. */
 const PULSE_MS = 500;
-/** Tokens of a step that took less wait for those of the next one: a message costs both processes up to a tenth of it. */
+/** Tokens of a step that took less wait for those of the next ones: a message costs both processes up to a tenth of it. */
 const QUICK_MS = 8;
+/** No token waits longer for others: a frame of a screen. */
+const FRAME_MS = 16;
 
 /**
  * The message pump of an engine: takes messages between steps, runs a step, sends what it gave, until nothing is open.
@@ -48,8 +50,9 @@ export class EngineLoop {
   #grammars: Grammars | null = null;
   /** Requests whose grammars are being compiled. */
   readonly #preparing = new Map<string, AbortController>();
-  /** Tokens of the last step that have not been sent. */
+  /** Tokens of the last steps that have not been sent, and since when there are any. */
   #held: readonly StepEvent[] = [];
+  #heldSinceMs = 0;
   #pulse: Timer | undefined;
   #isTurnDue = false;
   #isEnded = false;
@@ -331,10 +334,13 @@ export class EngineLoop {
     });
     this.#heartbeat?.setBatch(0);
     const events = result?.events ?? [];
-    const isQuick = isDecoding && performance.now() - startMs < QUICK_MS;
-    const waits = isQuick && this.#held.length === 0 && !scheduler.isIdle && areTokens(events);
+    const endMs = performance.now();
+    const stepMs = endMs - startMs;
+    if (this.#held.length === 0) this.#heldSinceMs = endMs;
+    const isNextInTime = endMs + stepMs <= this.#heldSinceMs + FRAME_MS;
+    const isQuick = isDecoding && stepMs < QUICK_MS && isNextInTime;
     this.#held = [...this.#held, ...events];
-    if (!waits) this.#flush();
+    if (!isQuick || scheduler.isIdle || !areTokens(events)) this.#flush();
     for (const failure of result?.failed ?? []) this.#send({ kind: "failed", ...failure });
     if (scheduler.isIdle) this.#rest();
     else this.#dueTurn();

@@ -142,7 +142,7 @@ for (const kernels of ["native", "stock"] as const) {
         );
       const counts = tokens.map((events) => events.length).filter((count) => count > 0);
       expect(counts[0]).toBe(1);
-      expect(Math.max(...counts)).toBe(2);
+      expect(Math.max(...counts)).toBeGreaterThan(1);
       expect(counts.reduce((sum, count) => sum + count, 0)).toBe(ids.length);
     });
 
