@@ -122,11 +122,10 @@ Work plan(Activations::Parts& x, const Projection& projection, const Tier& tier,
   work.projection = &projection;
   if (integer(w, arithmetic)) {
     work.integers = &integers(x, tier, w, arithmetic);
-    // The matvec unpacks weights again for every 8 rows, of rare widths for every row; a GEMM once, but through memory.
-    const int few = w.bits == 4 || w.bits == 8 ? INTEGER_ROWS : 2;
+    const int few = w.bits == 4 || w.bits == 8 ? tier.integer_rows : 2;  // rare widths: unpacked again for every row
     work.matvec = form == Form::matvec || (form == Form::automatic && M <= few);
-    work.rows = work.matvec ? INTEGER_ROWS
-                            : balanced(M, int(std::clamp<size_t>(L2_FLOATS * 4 / work.integers->stride, 24, 480)));
+    const size_t fit = L2_FLOATS * 4 / work.integers->stride;
+    work.rows = balanced(M, int(std::clamp<size_t>(fit, 24, work.matvec ? INTEGER_ROWS : 480)));
     work.columns = work.matvec ? PANEL_ROWS : INTEGER_COLUMNS;
     work.scratch = integer_scratch(w);
   } else {

@@ -100,6 +100,9 @@ struct Tier {
   /// Same for rows [m0, m1); panel: panel_floats(n1 - n0, K) floats of scratch.
   void (*gemm)(const LinearJob&, int m0, int m1, int n0, int n1, float* panel);
   Planes int16, int8;
+  /// Rows of x up to which the integer matvec, which unpacks weights again for every few rows, is faster than a GEMM, which
+  /// unpacks them once into memory; of weights of 4 and 8 bits.
+  int integer_rows;
   /// One row of w as float32.
   void (*dequantize)(const Weight&, int row, float* out);
   void (*rms_norm)(const float* x, int E, Vector w, float eps, float* out);
@@ -132,7 +135,7 @@ struct Tier {
 };
 
 constexpr int MATVEC_ROWS = 4;
-constexpr int INTEGER_ROWS = 24;
+constexpr int INTEGER_ROWS = 128;    // of one integer matvec
 constexpr int INTEGER_COLUMNS = 32;  // that one GEMM item handles
 
 /// Bytes of 16 columns of a packed weight.
