@@ -6,8 +6,8 @@ const ALONE_FACTOR = 2;
 const FIRST_CHUNK = 32;
 /** Chunks never get smaller, however slow the machine. */
 const MIN_CHUNK = 16;
-/** Share of the time that running answers keep while prompts are read. */
-const DECODE_SHARE = 0.5;
+/** Bounds of the share of the time that running answers keep while prompts are read. */
+const DECODE_SHARE = { least: 0.25, most: 0.5 };
 /** Prefill is never put off for longer than this. */
 const MAX_DEBT_MS = 500;
 
@@ -15,7 +15,8 @@ const MAX_DEBT_MS = 500;
  * Sizes prefill chunks by time, from the measured speed.
  *
  * While answers run, prefill pays back what it took: after a chunk of x ms come decode-only steps of about x ms, so that
- * a long prompt at most halves the speed of the others.
+ * a long prompt at most halves the speed of the others. When more requests wait for their first token than get answers, the
+ * steps take less: every request counts the same, but answers keep a quarter of the time.
  */
 export class Pace {
   readonly #targetMs: number;
@@ -42,8 +43,12 @@ export class Pace {
     return Math.max(MIN_CHUNK, Math.min(even, this.#maxRows - decodeRows));
   }
 
-  /** A step ran. */
-  learn(prefillRows: number, decodeRows: number, elapsedMs: number): void {
+  /**
+   * A step ran.
+   *
+   * @param prompts how many are being read
+   */
+  learn(prefillRows: number, decodeRows: number, prompts: number, elapsedMs: number): void {
     if (prefillRows === 0) {
       this.#decodeMs = this.#decodeMs ? 0.8 * this.#decodeMs + 0.2 * elapsedMs : elapsedMs;
       this.#debtMs = Math.max(0, this.#debtMs - elapsedMs);
@@ -60,7 +65,9 @@ export class Pace {
     else if (prefillRows >= 0.5 * expected || prefillMs > targetMs)
       this.#rowsPerMs = 0.5 * this.#rowsPerMs + 0.5 * measured;
     if (decodeRows > 0) {
-      const debt = (prefillMs * DECODE_SHARE) / (1 - DECODE_SHARE);
+      const { least, most } = DECODE_SHARE;
+      const share = Math.min(most, Math.max(least, decodeRows / (decodeRows + prompts)));
+      const debt = (prefillMs * share) / (1 - share);
       this.#debtMs = Math.min(MAX_DEBT_MS, this.#debtMs + debt);
     }
   }

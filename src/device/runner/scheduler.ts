@@ -230,7 +230,8 @@ export class Scheduler {
       throw new Error(`${sampled.length} tokens for ${plan.sampled.length} sequences`);
     const decoding = plan.work.filter((w) => !w.sequence.isPrefill);
     const decodeRows = decoding.reduce((sum, { rows }) => sum + rows, 0);
-    this.#pace.learn(plan.batch.ids.length - decodeRows, decodeRows, elapsedMs);
+    const prompts = this.#running.filter((s) => s.isPrefill).length;
+    this.#pace.learn(plan.batch.ids.length - decodeRows, decodeRows, prompts, elapsedMs);
     const step = this.#steps++;
     const events: StepEvent[] = [];
     const failed: { id: string; error: ErrorData }[] = [];

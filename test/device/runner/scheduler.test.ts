@@ -453,6 +453,24 @@ describe("Scheduler, many requests", () => {
     expect(speed * 5).toBeLessThan(0.65);
   });
 
+  test("the more prompts wait beside an answer, the less of the time it keeps, but a quarter", () => {
+    const shares = [1, 2, 3, 7].map((prompts) => {
+      const rig = new Rig({ numBlocks: 4000, maxRunning: 8, cost: (p, d) => p + 5 * d });
+      rig.submit({ id: "a", promptIds: prompt(6), maxTokens: 9000, stopIds: [] });
+      while ((rig.tokens.get("a")?.length ?? 0) < 20) rig.step();
+      for (let i = 0; i < prompts; i++)
+        rig.submit({ id: `long ${i}`, promptIds: prompt(1500, 2 + i), maxTokens: 1 });
+      for (let i = 0; i < 10; i++) rig.step();
+      const start = { tokens: rig.tokens.get("a")?.length ?? 0, nowMs: rig.nowMs };
+      while (!Array.from({ length: prompts }, (_, i) => i).some((i) => rig.finish(`long ${i}`)))
+        rig.step();
+      const tokens = (rig.tokens.get("a")?.length ?? 0) - start.tokens;
+      return (5 * tokens) / (rig.nowMs - start.nowMs);
+    });
+    for (const [i, share] of [1 / 2, 1 / 3, 1 / 4, 1 / 4].entries())
+      expect(Math.abs((shares[i] as number) - share)).toBeLessThan(0.08);
+  });
+
   for (const [beside, targetMs] of [
     ["a running answer", 100],
     ["nothing", 200],
