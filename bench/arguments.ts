@@ -162,7 +162,7 @@ function part(shape: (typeof SHAPES)[number], values: CommonValues): Part {
       prefills: wholes("--prefill", values.prefill ?? (isQuick ? "128" : "128,512,4096")),
       streams: wholes("--streams", values.streams ?? (isQuick ? "4" : "2,4,8,16")),
       loadTokens: isQuick ? 512 : 7000,
-      decodeTokens: whole("--tokens", values.tokens ?? (isQuick ? "24" : isDefault ? "128" : "64")),
+      decodeTokens: whole("--tokens", values.tokens ?? (isQuick ? "24" : "128")),
       slowTokens: isQuick ? 4 : isDefault ? 10 : 6,
       positions: isQuick ? 64 : 2048,
     },

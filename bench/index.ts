@@ -19,6 +19,7 @@ import {
   type Measurement,
   measurementsOf,
   SAMPLED_PROMPT,
+  SHARE_REPEATS,
   type Values,
 } from "./measurements.ts";
 import {
@@ -31,7 +32,7 @@ import {
 } from "./peers.ts";
 import { isOutdated, revision } from "./revision.ts";
 import { runIsOver, stopAll, stopServers } from "./server-process.ts";
-import { Samples, summarize } from "./stats.ts";
+import { median, Samples, summarize } from "./stats.ts";
 import { drawTable, rowsOf } from "./table.ts";
 
 const ROOT = join(import.meta.dir, "..");
@@ -255,7 +256,12 @@ function bareSteps(
   { sizes }: Part,
 ): Job[] {
   if (!engine || !groups.includes("share")) return [];
-  const step = async () => await engine.decodeMs(SAMPLED_PROMPT, sizes.decodeTokens);
+  const step = async () => {
+    const times: number[] = [];
+    for (let i = 0; i < SHARE_REPEATS; i++)
+      times.push(await engine.decodeMs(SAMPLED_PROMPT, sizes.decodeTokens));
+    return median(times);
+  };
   return [{ what: "step", peer: "engine", run: async () => [[KEYS.step, await step()]] }];
 }
 
