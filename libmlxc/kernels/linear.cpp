@@ -39,12 +39,11 @@ std::atomic<Arithmetic> current_arithmetic{Arithmetic::int16};
 
 /// How far ahead a matvec of some rows fetches weights. Measured: the CPU's own prefetcher alone is enough only for one row
 /// and one thread on AMD, where fetching costs an eighth; with more of either it gains a twentieth to a third.
-size_t fetch_ahead(int rows) {
+size_t fetch_ahead([[maybe_unused]] int rows) {
 #ifdef __x86_64__
   static const bool amd = __builtin_cpu_is("amd");
   return amd && rows == 1 && num_threads() == 1 ? 0 : 4096;
 #else
-  (void)rows;
   return 0;
 #endif
 }
