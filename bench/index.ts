@@ -19,7 +19,7 @@ import {
   type Measurement,
   measurementsOf,
   SAMPLED_PROMPT,
-  SHARE_REPEATS,
+  sampledTokenMs,
   type Values,
 } from "./measurements.ts";
 import {
@@ -36,6 +36,9 @@ import { median, Samples, summarize } from "./stats.ts";
 import { drawTable, rowsOf } from "./table.ts";
 
 const ROOT = join(import.meta.dir, "..");
+/** How often the bare step and the server's token are measured in turns, and how many tokens at a time. */
+const SHARE_TURNS = 9;
+const SHARE_TOKENS = 64;
 /** Load average per core above which the numbers say little. */
 const HIGH_LOAD = 0.25;
 
@@ -124,8 +127,8 @@ async function measure(part: Part, setting: Setting) {
           part.rounds,
           setting.isQuick || part.shape === "0.6b" ? 1 : SLOW_ROUNDS,
         ),
-        beside: (measurement) => [
-          ...bareSteps(engine, measurement, part),
+        beside: (measurement, round) => [
+          ...bareSteps(engine, servers, measurement, round),
           ...bandwidths(bandwidth, measurement, part),
         ],
       },
@@ -249,20 +252,31 @@ async function openBandwidth(
   }
 }
 
-/** The engine's step without the server, measured beside the server's time per token. */
+/**
+ * The engine's step without the server, and the server's time per token, in turns: they differ by less than a machine
+ * does from minute to minute.
+ */
 function bareSteps(
   engine: EngineProcess | undefined,
+  servers: readonly RunningServer[],
   { groups }: Measurement,
-  { sizes }: Part,
+  round: number,
 ): Job[] {
-  if (!engine || !groups.includes("share")) return [];
-  const step = async () => {
-    const times: number[] = [];
-    for (let i = 0; i < SHARE_REPEATS; i++)
-      times.push(await engine.decodeMs(SAMPLED_PROMPT, sizes.decodeTokens));
-    return median(times);
+  const ours = servers.find(({ peer }) => peer.id === "omlx");
+  if (!engine || !ours || !groups.includes("share")) return [];
+  const run = async (): Promise<Values> => {
+    const steps: number[] = [];
+    const tokens: number[] = [];
+    for (let turn = 0; turn < SHARE_TURNS; turn++) {
+      steps.push(await engine.decodeMs(SAMPLED_PROMPT, SHARE_TOKENS));
+      tokens.push(await sampledTokenMs(ours, `share ${round} ${turn}`, SHARE_TOKENS));
+    }
+    return [
+      [KEYS.step, median(steps)],
+      [KEYS.token, median(tokens)],
+    ];
   };
-  return [{ what: "step", peer: "engine", run: async () => [[KEYS.step, await step()]] }];
+  return [{ what: "step", peer: "engine", run }];
 }
 
 /** The machine's read speed, measured beside decoding at the shortest context. */

@@ -37,9 +37,6 @@ const MAX_BESIDE = 8000;
 /** Prefill this many tokens in a round at least, so that short ones are not one lucky moment. */
 const PREFILL_PER_ROUND = 512;
 
-/** Two times are compared that differ by less than a machine does from second to second: each is the median of so many. */
-export const SHARE_REPEATS = 3;
-
 /** Values by key; a key may have several. */
 export type Values = readonly (readonly [key: string, value: number])[];
 
@@ -287,19 +284,22 @@ function sampled({ decodeTokens }: Sizes): Measurement {
     name: "time per sampled token",
     groups: ["share"],
     isForSlow: false,
-    async run({ peer, single }, seed) {
-      const times: number[] = [];
-      for (let i = 0; i < SHARE_REPEATS; i++) {
-        const answer = await ask(single.origin, {
-          messages: conversation(`${seed} ${i}`, SHORT_PROMPT),
-          maxTokens: decodeTokens,
-          fields: { ...peer.fields(false), temperature: 0.7, top_p: 0.95, seed: 1 },
-        });
-        times.push(1000 / decodeSpeed(answer));
-      }
-      return [[KEYS.token, median(times)]];
-    },
+    run: async (server, seed) => [[KEYS.token, await sampledTokenMs(server, seed, decodeTokens)]],
   };
+}
+
+/** Milliseconds per token of an answer at temperature 0.7 and top_p 0.95. */
+export async function sampledTokenMs(
+  { peer, single }: RunningServer,
+  seed: string,
+  tokens: number,
+): Promise<number> {
+  const answer = await ask(single.origin, {
+    messages: conversation(seed, SHORT_PROMPT),
+    maxTokens: tokens,
+    fields: { ...peer.fields(false), temperature: 0.7, top_p: 0.95, seed: 1 },
+  });
+  return 1000 / decodeSpeed(answer);
 }
 
 /** The prompt of "time per sampled token", for who computes the same without a server. */

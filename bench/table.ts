@@ -107,7 +107,7 @@ export function rowsOf({ samples, sizes, withAmx, isDefault, weightBytes }: Tabl
   share(
     "front + IPC + sampling + detokenizing, share of decode time",
     { key: KEYS.step, peer: "engine" },
-    { key: KEYS.token, peer: OMLX },
+    { key: KEYS.token, peer: "engine" },
     { hold: 0.08, aim: 0.03, isUpper: true },
     true,
   );
