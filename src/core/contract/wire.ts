@@ -88,7 +88,7 @@ export interface StepEvent {
   readonly events: readonly TokenEvent[];
 }
 
-/** Engine to front. One "step" message per engine step, or two quick ones, not one per token. */
+/** Engine to front. One "step" message per engine step, or for some quick ones, not one per token. */
 export type FromDevice =
   | { readonly kind: "converting"; readonly doneBytes: number; readonly totalBytes: number }
   /** How the weights differ from the source's, a phrase each. */

@@ -31,6 +31,13 @@ function made(handle: number | null, shape: readonly number[]): MxArray {
   return wrap("native", handle, shape, "float32");
 }
 
+/** Frees what an object holds, once. */
+function release(owner: { ptr: number }, free: (handle: number) => void): void {
+  const handle = owner.ptr;
+  owner.ptr = 0;
+  if (handle !== 0) free(handle);
+}
+
 const address = (a: MxArray | null) => (a === null ? null : a.ptr);
 
 /** Rows ids (T) int32 of w → (T, E); the weight forms of `layerNew`. An id outside of w fails at evaluation. */
@@ -116,9 +123,7 @@ export function layerNew(
 
 /** Graphs that were built with the layer keep what they need. */
 export function layerFree(layer: Layer): void {
-  const handle = layer.ptr;
-  layer.ptr = 0;
-  if (handle !== 0) kernels().omlx_layer_free(handle);
+  release(layer, kernels().omlx_layer_free);
 }
 
 /** x (…, K) → (…, N) */
@@ -144,9 +149,7 @@ export function stackNew(): Stack {
 
 /** Graphs that were built with the stack keep what they need. */
 export function stackFree(stack: Stack): void {
-  const handle = stack.ptr;
-  stack.ptr = 0;
-  if (handle !== 0) kernels().omlx_stack_free(handle);
+  release(stack, kernels().omlx_stack_free);
 }
 
 export interface AttentionPart {
@@ -299,9 +302,7 @@ export function poolNew(shape: PoolShape): Pool {
 
 /** The memory goes when the last graph over the pool has run. */
 export function poolFree(pool: Pool): void {
-  const handle = pool.ptr;
-  pool.ptr = 0;
-  if (handle !== 0) kernels().omlx_pool_free(handle);
+  release(pool, kernels().omlx_pool_free);
 }
 
 /** Reserved bytes; those in use are at most so many. */
@@ -335,9 +336,7 @@ export function batchNew(spans: Int32Array, blocks: Int32Array): BatchHandle {
 
 /** Graphs that were built with the batch keep what they need. */
 export function batchFree(batch: BatchHandle): void {
-  const handle = batch.ptr;
-  batch.ptr = 0;
-  if (handle !== 0) kernels().omlx_batch_free(handle);
+  release(batch, kernels().omlx_batch_free);
 }
 
 /** The largest logits of some rows: k ids and logits each, with what normalizes them. */
